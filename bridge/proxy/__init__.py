@@ -1,0 +1,1 @@
+"""The data plane: HTTP in front of the monolith, the tee, the hold, and live orders to the engine."""

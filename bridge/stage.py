@@ -1,0 +1,85 @@
+"""Stages, epochs, and the snapshot of both that every proxy decides by (DESIGN.md section 7)."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+STAGES_KEY = "railswitch:stages"  # Redis string: the newest StageSnapshot, JSON
+STAGES_CHANNEL = "railswitch:stages"  # Redis channel: the same, at every change
+WORKERS_KEY_PREFIX = "railswitch:worker:"  # Redis string with expiry: WorkerReport, JSON
+WORKERS_CHANNEL = (
+    "railswitch:workers"  # Redis channel: a WorkerReport at every change that a flip waits for
+)
+WRITTEN_CHANNEL = "railswitch:written"  # Redis channel: "<shard> <engine sequence written back>"
+
+
+class Stage(StrEnum):
+    OFF = "off"
+    SHADOW = "shadow"
+    LIVE = "live"
+    RETIRED = "retired"
+
+    @property
+    def answered_by_engine(self) -> bool:
+        return self in (Stage.LIVE, Stage.RETIRED)
+
+
+# One step at a time; nothing moves by itself except back.
+TRANSITIONS: frozenset[tuple[Stage, Stage]] = frozenset(
+    {
+        (Stage.OFF, Stage.SHADOW),
+        (Stage.SHADOW, Stage.OFF),
+        (Stage.SHADOW, Stage.LIVE),
+        (Stage.LIVE, Stage.SHADOW),
+        (Stage.LIVE, Stage.RETIRED),
+    }
+)
+
+
+class InstrumentStage(msgspec.Struct, frozen=True, kw_only=True):
+    symbol: str
+    instrument: int  # the engine's number for it
+    stage: Stage
+    epoch: int  # grows with every change of stage
+    holding: int = (
+        0  # flip id while proxies must hold new order entry of this instrument; 0: no hold
+    )
+
+
+class StageSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    version: int  # grows with every change; an older one is ignored
+    instruments: dict[str, InstrumentStage]
+
+
+class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What a proxy worker says of itself, every second and at every change that a flip waits for."""
+
+    worker: str
+    pid: int
+    version: int  # of the StageSnapshot it acts on
+    drained: dict[
+        str, int
+    ]  # symbol -> flip id: held, and its last request to legacy has been answered
+    held: int  # requests held now
+    captured: int  # captures handed to the queue since the start
+    dropped: dict[str, int]  # captures dropped since the start, by reason
+    requests: int
+    at_s: float  # wall clock
+
+
+def encode(value: StageSnapshot | WorkerReport) -> bytes:
+    return msgspec.json.encode(value)
+
+
+def decode_snapshot(data: bytes) -> StageSnapshot:
+    return msgspec.json.decode(data, type=StageSnapshot)
+
+
+def decode_report(data: bytes) -> WorkerReport:
+    return msgspec.json.decode(data, type=WorkerReport)
+
+
+def may_change(current: Stage, wanted: Stage) -> bool:
+    return (current, wanted) in TRANSITIONS

@@ -1,0 +1,1 @@
+"""The matching engine service. It outlives the migration and does not know that there is one."""

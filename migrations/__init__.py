@@ -1,0 +1,1 @@
+"""The control store's schema, as Alembic migrations: PostgreSQL, schema `railswitch`, ours alone."""
