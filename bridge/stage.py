@@ -54,7 +54,9 @@ class StageSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What a proxy worker says of itself, every second and at every change that a flip waits for."""
+    """What a proxy worker says of itself, every second and at every change that a flip waits
+    for.
+    """
 
     worker: str
     pid: int

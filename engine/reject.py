@@ -1,7 +1,9 @@
-"""Every reason that the engine gives, numbered by family. The numbers are on the wire and in journals: never reused.
+"""Every reason that the engine gives, numbered by family. The numbers are on the wire and in
+journals: never reused.
 
-A command that breaks several rules is rejected with the first reason in the order of this list (the numbers ascend).
-`docs/reference/reject-reasons.md` says the same for operators; a test holds the two together.
+A command that breaks several rules is rejected with the first reason in the order of this list
+(the numbers ascend). `docs/reference/reject-reasons.md` says the same for operators; a test
+holds the two together.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The engine's vocabulary: what enters (commands) and what leaves (events).
 
-Names and code values follow FIX where FIX has one (Side 54, OrdType 40, TimeInForce 59). Prices are ticks, sizes are
-lots, times are nanoseconds of the sequencer's clock; no float exists in this package.
+Names and code values follow FIX where FIX has one (Side 54, OrdType 40, TimeInForce 59). Prices
+are ticks, sizes are lots, times are nanoseconds of the sequencer's clock; no float exists in
+this package.
 """
 
 from __future__ import annotations
@@ -69,7 +70,9 @@ class EventFlag(IntFlag):
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):
-    """One decoded 64-byte command. The hot path never builds these: it moves whole batches of bytes."""
+    """One decoded 64-byte command. The hot path never builds these: it moves whole batches of
+    bytes.
+    """
 
     kind: CommandKind
     side: int = 0  # Side, NEW only
@@ -79,7 +82,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     stp: int = 0  # self-trade prevention mode, none defined yet, must be 0
     session: int = 0  # stamped by the gateway
     instrument: int = 0
-    epoch: int = 0  # NEW and CANCEL: compared when the instrument is live; MODE: the new epoch
+    epoch: int = 0  # NEW, CANCEL: compared when the instrument is live; MODE: the new one
     ref: int = 0  # the session's own strictly increasing reference: the idempotency key
     account: int = 0
     order_id: int = 0
@@ -105,14 +108,16 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     contra_id: int = 0  # on FILL the maker's order id; on MODE the Mode; otherwise the account
     price_ticks: int = 0  # on FILL the maker's price
     qty_lots: int = (
-        0  # FILL: traded; ACCEPTED: ordered; CANCELED: what was still open; CLEARED: orders removed
+        0  # FILL: traded; ACCEPTED: ordered; CANCELED: was open; CLEARED: orders removed
     )
     leaves_lots: int = 0  # of the order (on FILL the taker), after this event; MODE: the epoch
     contra_leaves_lots: int = 0  # FILL: the maker's leaves, after it
 
 
 class RestingOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """One open order of a book; lists of them run best price first, then first in first out, bids before asks."""
+    """One open order of a book; lists of them run best price first, then first in first out,
+    bids before asks.
+    """
 
     order_id: int
     account: int

@@ -1,7 +1,7 @@
 """Fixed-width layouts, little-endian: 64-byte commands, 80-byte events, 48-byte resting orders.
 
-The same bytes are the wire payload, the journal record and the argument of `Market.apply`, so that nothing is encoded
-twice. The NumPy dtypes describe them for whoever handles whole batches.
+The same bytes are the wire payload, the journal record and the argument of `Market.apply`, so
+that nothing is encoded twice. The NumPy dtypes describe them for whoever handles whole batches.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import numpy as np
 
 from engine.reject import Reason
 from engine.types import Command, CommandKind, Event, EventKind, RestingOrder
-
 
 COMMAND_BYTES = 64
 EVENT_BYTES = 80
@@ -221,7 +220,9 @@ def instrument_name(command: Command) -> str:
 
 
 def session_command(*, session: int, name: str, role: int) -> Command:
-    """The name (32 bytes of UTF-8 at most) travels in `account`, `order_id`, `price_ticks` and `qty_lots`."""
+    """The name (32 bytes of UTF-8 at most) travels in `account`, `order_id`, `price_ticks` and
+    `qty_lots`.
+    """
     account, order_id, price_ticks, qty_lots = _TEXT_32.unpack(_padded(name, 32))
     return Command(
         kind=CommandKind.SESSION,

@@ -1,1 +1,3 @@
-"""The control store's schema, as Alembic migrations: PostgreSQL, schema `railswitch`, ours alone."""
+"""The control store's schema, as Alembic migrations: PostgreSQL, schema `railswitch`, ours
+alone.
+"""

@@ -1,1 +1,3 @@
-"""What would have happened, and does it agree? Reads the monolith, drives the engine, compares both."""
+"""What would have happened, and does it agree? Reads the monolith, drives the engine, compares
+both.
+"""

@@ -1,8 +1,9 @@
 """What the proxy recorded of one order-entry exchange, and its encoding on the Redis stream.
 
-Stream `CAPTURE_STREAM`: one entry for each batch, fields `worker`, `first` (number of the first capture), `count`, and
-`batch` (MessagePack array of captures). A worker numbers its captures from 1 without gaps, dropped ones included, so
-that every loss shows on the reading side as a missing number.
+Stream `CAPTURE_STREAM`: one entry for each batch, fields `worker`, `first` (number of the first
+capture), `count`, and `batch` (MessagePack array of captures). A worker numbers its captures
+from 1 without gaps, dropped ones included, so that every loss shows on the reading side as a
+missing number.
 """
 
 from __future__ import annotations

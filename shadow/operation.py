@@ -1,4 +1,6 @@
-"""Plain values between the monolith's database and the comparison. All numbers are ticks and lots already."""
+"""Plain values between the monolith's database and the comparison. All numbers are ticks and
+lots already.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +63,9 @@ class FillInserted(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Marker(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Our own message in the stream, written by the fence transaction (DESIGN.md section 7, step 2)."""
+    """Our own message in the stream, written by the fence transaction (DESIGN.md section 7, step
+    2).
+    """
 
     symbol: str
     flip_id: int
@@ -76,7 +80,9 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Unreadable(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """A row that the mapping can't turn into exact numbers. The order is uncomparable; the rest goes on."""
+    """A row that the mapping can't turn into exact numbers. The order is uncomparable; the rest
+    goes on.
+    """
 
     symbol: str  # "" when not even that could be read
     order_id: int  # 0 when not even that could be read

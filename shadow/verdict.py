@@ -26,7 +26,7 @@ class Kind(StrEnum):
     COUNTERPARTY = "counterparty"
     PRIORITY = "priority"  # the same makers or the same price, in another order of time
     PRICE = "price"
-    ROUNDING = "rounding"  # a price or quantity that differs by less than one tick or lot, or is off the grid
+    ROUNDING = "rounding"  # differs by less than one tick or lot, or is off the grid
     QUANTITY = "quantity"
     LEAVES = "leaves"
     STATUS = "status"
@@ -90,7 +90,9 @@ class LatencySummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
-    """All that the gate may know of one instrument; read from the control store in one transaction."""
+    """All that the gate may know of one instrument; read from the control store in one
+    transaction.
+    """
 
     symbol: str
     stage: str

@@ -1,1 +1,3 @@
-"""The monolith's database: its mapping, its changes in commit order, its open orders, its numbers."""
+"""The monolith's database: its mapping, its changes in commit order, its open orders, its
+numbers.
+"""

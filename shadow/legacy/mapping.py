@@ -1,7 +1,9 @@
-"""How the monolith's tables and routes are described in `railswitch.toml`. Plain values; nothing here reads a file.
+"""How the monolith's tables and routes are described in `railswitch.toml`. Plain values; nothing
+here reads a file.
 
-`docs/reference/config.md` explains each key. Enumerated columns map the database's value, written as text, to our
-word for it: `map = { "0" = "buy", "1" = "sell" }`. Nothing is guessed: a value that is not in the map is unreadable.
+`docs/reference/config.md` explains each key. Enumerated columns map the database's value,
+written as text, to our word for it: `map = { "0" = "buy", "1" = "sell" }`. Nothing is guessed: a
+value that is not in the map is unreadable.
 """
 
 from __future__ import annotations
@@ -51,8 +53,10 @@ class FillsTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One route of the monolith. `fields` says where each value is: dots walk into the JSON or form body
-    (`order.price`), `path.id` is a placeholder of the path, `query.symbol` a query parameter."""
+    """One route of the monolith. `fields` says where each value is: dots walk into the JSON or
+    form body (`order.price`), `path.id` is a placeholder of the path, `query.symbol` a query
+    parameter.
+    """
 
     action: Literal["place", "cancel", "read"]
     method: str
@@ -72,10 +76,11 @@ class Words(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Responses(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The monolith's answers. `order` and `fill`: JSON key -> our value, in the monolith's order of keys.
+    """The monolith's answers. `order` and `fill`: JSON key -> our value, in the monolith's order
+    of keys.
 
-    Order values: id symbol side ord_type tif price quantity leaves filled status created_at updated_at fills.
-    Fill values: price quantity maker_order_id taker_order_id.
+    Order values: id symbol side ord_type tif price quantity leaves filled status created_at
+    updated_at fills. Fill values: price quantity maker_order_id taker_order_id.
     """
 
     root: str = ""  # key that the order is wrapped in; "" for none
