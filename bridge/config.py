@@ -1,10 +1,27 @@
-"""`railswitch.toml`: its shape, its defaults, and the only code that reads it."""
+"""`railswitch.toml`: its shape, its defaults, and the only code that reads it.
+
+`docs/reference/config.md` explains each key; a test holds the two together.
+"""
 
 from __future__ import annotations
 
-import msgspec
+import difflib
+import os
+import re
+import tomllib
+from collections import abc
+from pathlib import Path
+from typing import Any
 
+import msgspec
+from msgspec import inspect
+
+from bridge import config_rules
+from bridge.errors import ConfigError
 from shadow.legacy.mapping import InstrumentConfig, Mapping
+
+DEFAULT_FILE = "railswitch.toml"
+FILE_VARIABLE = "RAILSWITCH_CONFIG"
 
 
 class LegacyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -99,3 +116,83 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     flip: FlipConfig = FlipConfig()
     rollback: RollbackConfig = RollbackConfig()
     known: tuple[KnownDifference, ...] = ()
+
+
+def find(path: str | None = None, environ: abc.Mapping[str, str] = os.environ) -> Path:
+    """The file named, else RAILSWITCH_CONFIG, else railswitch.toml here; one that exists."""
+    named = path or environ.get(FILE_VARIABLE) or ""
+    found = Path(named or DEFAULT_FILE).absolute()
+    if not found.is_file():
+        told_by = "--config" if path else FILE_VARIABLE if named else "the current directory"
+        raise ConfigError(
+            f"no configuration: {found} does not exist (looked for it because of {told_by}). "
+            f"Name one with --config FILE; `railswitch sandbox` writes one to try things with"
+        )
+    return found
+
+
+def load(path: Path) -> Config:
+    """Reads and checks the file. A relative data_dir is taken from the directory of the file."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} can't be read: {error}") from error
+    config = parse(text, source=str(path))
+    return msgspec.structs.replace(config, data_dir=str(path.parent / config.data_dir))
+
+
+def parse(text: str, *, source: str) -> Config:
+    """Pure. Raises ConfigError with every unknown key, or every broken rule, at once."""
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{source} is not valid TOML: {error}") from error
+    unknown = list(_unknown_keys(data, inspect.type_info(Config), ""))
+    if unknown:
+        raise ConfigError("\n".join(f"{source}: {one}" for one in unknown))
+    try:
+        config = msgspec.convert(data, Config, strict=True)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{source}: {_reworded(str(error))}") from error
+    broken = config_rules.broken_rules(config)
+    if broken:
+        raise ConfigError("\n".join(f"{source}: {one}" for one in broken))
+    return config
+
+
+def keys(kind: inspect.Type | None = None, path: str = "") -> abc.Iterator[str]:
+    """Every key that may stand in the file, as a dotted path (`instruments[].tick`)."""
+    kind = kind or inspect.type_info(Config)
+    if isinstance(kind, inspect.StructType):
+        for field in kind.fields:
+            yield from keys(
+                field.type, f"{path}.{field.encode_name}" if path else field.encode_name
+            )
+    elif isinstance(kind, inspect.VarTupleType) and isinstance(kind.item_type, inspect.StructType):
+        yield from keys(kind.item_type, f"{path}[]")
+    else:
+        yield path
+
+
+def _unknown_keys(data: Any, kind: inspect.Type, path: str) -> abc.Iterator[str]:
+    if isinstance(kind, inspect.StructType) and isinstance(data, dict):
+        known = {field.encode_name: field.type for field in kind.fields}
+        for key, value in data.items():
+            where = f"{path}.{key}" if path else key
+            if key in known:
+                yield from _unknown_keys(value, known[key], where)
+                continue
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
+            yield f"unknown key `{where}`: the nearest valid key there is `{near}`"
+    elif isinstance(kind, inspect.VarTupleType) and isinstance(data, list):
+        for n, value in enumerate(data):
+            yield from _unknown_keys(value, kind.item_type, f"{path}[{n}]")
+
+
+def _reworded(message: str) -> str:
+    """msgspec's "Expected `int`, got `str` - at `$.proxy.workers`", with the key first."""
+    found = re.fullmatch(r"(?P<what>.*?)(?: - at `\$\.?(?P<where>.*)`)?", message, re.DOTALL)
+    assert found is not None
+    where, what = found["where"], found["what"].replace("Object missing required", "lacks the")
+    what = what.replace("lacks the field", "the key is missing:")
+    return f"`{where}`: {what}" if where else what

@@ -117,12 +117,18 @@ class Cancel(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     order: OrderImage  # the final image; leaves_lots is what was canceled
 
 
+class Touch(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """An order written again without a fill or a cancel. It counts only if it changes what the engine has."""
+
+    order: OrderImage
+
+
 class Unexplained(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Changes that are no operation that the mapping knows. Taints the instrument."""
 
-    symbol: str
+    symbol: str  # "" when not even that can be told
     order_id: int
     reason: str
 
 
-Operation = Place | Cancel | Unexplained
+Operation = Place | Cancel | Touch | Unexplained

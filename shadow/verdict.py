@@ -39,6 +39,7 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
     what: str  # one sentence for a person
     legacy: Any = None
     engine: Any = None
+    lasting: bool = True  # the two books are no longer equal after it
 
 
 class OperationVerdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,7 +58,7 @@ class OperationVerdict(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
-    """Of one instrument since it was last loaded. seen == the sum of the six below it."""
+    """Of one instrument since it came into shadow, all loads together. seen == the sum of the six below it."""
 
     seen: int = 0
     matched: int = 0
@@ -65,7 +66,7 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     pending: int = 0
     mismatched: int = 0
     uncomparable: int = 0
-    gaps: int = 0  # captures that are known to be lost
+    gaps: int = 0  # captures that are known to be lost, and operations that lost theirs
     dark: int = 0  # beside the sum: operations that never passed a proxy
     reordered: int = 0  # of the matched
     fills: int = 0  # compared, legacy's side
@@ -97,8 +98,10 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     symbol: str
     stage: str
     epoch: int
-    run: int  # number of the load it counts from; 0: never loaded
-    loaded_at_s: float  # wall clock, seconds since 1970; 0.0: never
+    run: int  # number of the newest load; 0: never loaded
+    loaded_at_s: (
+        float  # wall clock of the load that counting began with, seconds since 1970; 0.0: never
+    )
     now_s: float  # wall clock of the store when this was read
     counts: Counts
     legacy_latency: LatencySummary  # request sent to answer received, at the proxy

@@ -54,18 +54,28 @@ CREATE TABLE railswitch.shadow_position (
     shadow        text PRIMARY KEY,                     -- name of the group of instruments
     slot          text NOT NULL,
     applied_lsn   bigint NOT NULL,                      -- end of the newest transaction whose effect is recorded
-    capture_id    text NOT NULL DEFAULT '0-0',          -- newest Redis stream entry read
+    capture_id    text NOT NULL DEFAULT '',             -- newest Redis stream entry whose effect is recorded; '': none yet
+    capture_next  jsonb NOT NULL DEFAULT '{}',          -- worker -> number of its next capture
+    trouble       text NOT NULL DEFAULT '',             -- what the process waits for; '': nothing
     updated_at    timestamptz NOT NULL DEFAULT now()
 );
 
 CREATE TABLE railswitch.shadow_instrument (
     symbol            text PRIMARY KEY,
-    run               integer NOT NULL DEFAULT 0,       -- number of the load that counting restarted with
+    run               integer NOT NULL DEFAULT 0,       -- number of the newest load; 0: never loaded
+    first_run         integer NOT NULL DEFAULT 0,       -- the first load since it came into shadow: evidence counts from there
     loaded_lsn        bigint NOT NULL DEFAULT 0,        -- transactions that committed before it are in the load
     loaded_at         timestamptz,
-    epoch             bigint NOT NULL DEFAULT 0,       -- of the stage row that this run belongs to
-    marker_flip_id    bigint NOT NULL DEFAULT 0,       -- newest fence marker consumed, with all before it compared
+    epoch             bigint NOT NULL DEFAULT 0,        -- of the stage row that this run belongs to
+    following         boolean NOT NULL DEFAULT false,   -- its operations are fed to the engine
+    loading           boolean NOT NULL DEFAULT false,   -- a load has begun: the engine's book is in between
+    applied_lsn       bigint NOT NULL DEFAULT 0,        -- commit of its newest transaction whose verdicts are recorded
+    resyncs           integer NOT NULL DEFAULT 0,       -- loads by itself since it came into shadow
+    marker_flip_id    bigint NOT NULL DEFAULT 0,        -- newest fence marker consumed, with all before it compared
     taint             text NOT NULL DEFAULT '',
+    root_order_id     bigint NOT NULL DEFAULT 0,        -- the first divergence since the load; 0: none
+    root_verdict      text NOT NULL DEFAULT '',         -- of that one
+    root_reason       text NOT NULL DEFAULT '',
     pending           bigint NOT NULL DEFAULT 0,
     book_equal        boolean,
     book_lsn          bigint,
@@ -75,11 +85,22 @@ CREATE TABLE railswitch.shadow_instrument (
     updated_at        timestamptz NOT NULL DEFAULT now()
 );
 
+CREATE TABLE railswitch.shadow_run (                    -- one row for each load, and for each return by rollback
+    symbol        text NOT NULL,
+    run           integer NOT NULL,
+    epoch         bigint NOT NULL,
+    loaded_lsn    bigint NOT NULL,
+    orders        bigint NOT NULL,                      -- open orders that it began with
+    reason        text NOT NULL,
+    loaded_at     timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (symbol, run)
+);
+
 CREATE TABLE railswitch.parity_count (
     symbol        text NOT NULL,
     run           integer NOT NULL,
     window_at     timestamptz NOT NULL,                 -- start of the minute
-    seen          bigint NOT NULL DEFAULT 0,            -- pending ones included
+    seen          bigint NOT NULL DEFAULT 0,            -- without the pending ones
     matched       bigint NOT NULL DEFAULT 0,
     known         bigint NOT NULL DEFAULT 0,
     mismatched    bigint NOT NULL DEFAULT 0,

@@ -1,0 +1,1 @@
+"""Benchmarks: first figures under honest conditions, one module for each part."""

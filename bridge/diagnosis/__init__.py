@@ -1,0 +1,1 @@
+"""What `railswitch doctor` looks at: every check says what it saw, what follows, and what to do."""

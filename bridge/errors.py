@@ -1,0 +1,71 @@
+"""What can go wrong while operating, named by what was being done.
+
+A message names the thing and the next step. Business outcomes (a rejected order, a gate that says
+no) are data, not exceptions. `bridge/cli/exits.py` gives each of these its exit code.
+"""
+
+from __future__ import annotations
+
+
+class BridgeError(Exception):
+    """An operating fault; its text is for the operator, who reads nothing else."""
+
+
+class ConfigError(BridgeError):
+    """The configuration can't be used; the message names the file, the key and what is valid."""
+
+
+class NotConfigured(BridgeError):
+    """Something is needed that neither the configuration nor a running `railswitch up` gives."""
+
+
+class AlreadyRunning(BridgeError):
+    """Another process holds this data directory, or this part of it."""
+
+
+class PortInUse(BridgeError):
+    """Another program listens where we were told to."""
+
+
+class StartFailed(BridgeError):
+    """A child process or an embedded server did not get ready."""
+
+
+class ControlUnreachable(BridgeError):
+    """The control API does not answer."""
+
+
+class ControlRefused(BridgeError):
+    """The control API answered, and said no."""
+
+
+class StoreUnreachable(BridgeError):
+    """The control store does not answer, or has not been migrated."""
+
+
+class RedisUnreachable(BridgeError):
+    """Redis does not answer; whatever was to be told through it was not."""
+
+
+class UnknownInstrument(BridgeError):
+    """The control store has no such instrument; the message names those that it has."""
+
+
+class FlipRunning(BridgeError):
+    """The instrument is in the middle of a flip or rollback; the message says whose."""
+
+
+class StageConflict(BridgeError):
+    """Someone else has changed the stage or decided the flip in the meantime; nothing was done."""
+
+
+class StepFailed(BridgeError):
+    """A step of a flip or rollback could not be taken; `reasons` has the next steps."""
+
+    def __init__(self, *reasons: str) -> None:
+        super().__init__("; ".join(reasons))
+        self.reasons = reasons
+
+
+class WriteBackStopped(BridgeError):
+    """Engine events can't be written to the legacy database; nothing of the batch was."""

@@ -1,0 +1,129 @@
+"""The flip: an instrument goes from legacy to the engine (DESIGN.md section 7, whose order of steps is the argument).
+
+Until the commit every failure leads back to legacy, and legacy alone; from the commit on the only way is forward. Either
+way is here, and each of its steps may be taken twice: whoever finds a half-done flip takes them again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from bridge.compare_books import compare_books
+from bridge.errors import StepFailed
+from bridge.legacy_side import ENGINE, LEGACY
+from bridge.limits import MARKER_LOOK_S
+from bridge.stage import Stage
+from bridge.steps import OPERATING_FAULTS, Drive
+from engine.types import Mode
+
+HOLD = "hold"
+FENCE = "fence"
+CATCH_UP = "catch-up"
+COMPARE = "compare"
+COMMIT = "commit"
+OPEN = "open"
+RELEASE = "release"
+GIVE_BACK = "give-back"
+
+
+def plan(symbol: str, epoch: int, hold_ms_max: int) -> tuple[str, ...]:
+    """What a flip of an instrument that is at `epoch` will do, in words."""
+    return (
+        f"hold: proxies hold new orders of {symbol}, for {hold_ms_max} ms at most",
+        f"fence: the legacy database refuses orders and fills of {symbol}, at epoch {epoch + 1}",
+        "catch up: the shadow reads and compares everything up to the fence",
+        "compare: legacy's open orders and the engine's book, order by order, place by place",
+        f"commit: {symbol} is live at epoch {epoch + 1}; until here every failure leads back by "
+        "itself",
+        "open: the engine takes orders, the write-back follows",
+        "release: proxies send what they held to the engine",
+    )
+
+
+async def drive(one: Drive) -> None:
+    """From the hold to the release. Raises when a step fails; then bridge.recover decides."""
+    tools, flip = one.tools, one.flip
+    async with one.step(HOLD) as detail:
+        await tools.ledger.hold(flip)
+        one.begin_hold(tools.config.hold_ms_max)
+        await tools.announcer.stages()
+        silence_s = tools.config.worker_silence_ms_max / 1000
+        missing = await tools.workers.drained(
+            flip.symbol, flip.id, silence_s=silence_s, wait_s=one.remaining_s
+        )
+        if missing:
+            raise StepFailed(f"{missing}, within {tools.config.hold_ms_max} ms")
+        detail["workers"] = len(tools.workers.heard())
+    async with one.step(FENCE) as detail:
+        wait_s = _positive(one.remaining_s)
+        await tools.legacy.fence(flip.symbol, ENGINE, flip.epoch_to, flip.id, wait_s=wait_s)
+        detail["epoch"] = flip.epoch_to
+    async with one.step(CATCH_UP):
+        while await tools.ledger.marker_consumed(flip.symbol) < flip.id:
+            await asyncio.sleep(MARKER_LOOK_S)
+    async with one.step(COMPARE) as detail:
+        detail.update(await compare(one))
+    async with one.step(COMMIT) as detail:
+        _positive(one.remaining_s)
+        one.flip = await tools.ledger.commit(flip, Stage.LIVE)
+        detail["epoch"] = flip.epoch_to
+    await complete(one)
+
+
+async def complete(one: Drive) -> None:
+    """After the commit: the engine opens, the proxies let go."""
+    one.unbounded()
+    tools, flip = one.tools, one.flip
+    async with one.step(OPEN) as detail:
+        instrument = (await tools.ledger.stage(flip.symbol)).instrument
+        detail["seq"] = await tools.engine.set_mode(instrument, Mode.LIVE, flip.epoch_to)
+    async with one.step(RELEASE) as detail:
+        await tools.ledger.release(flip)
+        await one.announce()
+        detail["hold_ms"] = one.hold_ms
+    one.flip = await tools.ledger.finish(flip, one.hold_ms)
+
+
+async def undo(one: Drive) -> None:
+    """After the decision to abort. A fence that may have been taken is given back above its epoch, so
+    that whoever still tries to take it comes too late."""
+    one.unbounded()
+    tools, flip = one.tools, one.flip
+    steps = await tools.ledger.steps(flip.id)
+    epoch = None
+    if any(step.step == FENCE and step.state != "failed" for step in steps):
+        epoch = flip.epoch_to + 1
+        async with one.step(GIVE_BACK) as detail:
+            await tools.legacy.fence(flip.symbol, LEGACY, epoch, flip.id)
+            detail["epoch"] = epoch
+    async with one.step(RELEASE) as detail:
+        await tools.ledger.release(flip, epoch=epoch)
+        await one.announce()
+        detail["hold_ms"] = one.hold_ms
+    one.flip = await tools.ledger.finish(flip, one.hold_ms)
+    if epoch is not None:
+        # The shadow goes on whatever the engine's epoch is; the control process sets it right later.
+        instrument = (await tools.ledger.stage(flip.symbol)).instrument
+        try:
+            await tools.engine.set_mode(instrument, Mode.SHADOW, epoch)
+        except OPERATING_FAULTS as error:
+            one.note(f"the engine will be told of epoch {epoch} later: {error}")
+
+
+async def compare(one: Drive) -> dict[str, int]:
+    """Both books, now. Raises StepFailed when they differ."""
+    tools, flip = one.tools, one.flip
+    instrument = (await tools.ledger.stage(flip.symbol)).instrument
+    legacy, engine = await asyncio.gather(
+        tools.legacy.open_orders(flip.symbol), tools.engine.book(instrument)
+    )
+    comparison = compare_books(legacy, engine.orders)
+    if not comparison.equal:
+        raise StepFailed(*comparison.reasons())
+    return {"orders": comparison.orders_legacy, "seq": engine.seq}
+
+
+def _positive(remaining_s: float) -> float:
+    if remaining_s <= 0:
+        raise StepFailed("the hold budget is used up")
+    return remaining_s

@@ -1,0 +1,404 @@
+"""The control store as the switch uses it: stage rows by compare-and-set, the journal of flips and
+of their steps.
+
+A flip's `state` is the one thing that decides where it goes: `running` may still turn to
+`committed` or to `aborted`, each by compare-and-set, so that a driver that was believed dead finds
+its way barred. `ended_at` is set when all that the decision asks for has been done; until then
+whoever finds the flip finishes it (bridge/recover.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import msgspec
+from psycopg.types.json import Jsonb
+
+from bridge.errors import FlipRunning, StageConflict, UnknownInstrument
+from bridge.ledger_rows import Direction, FlipRow, StepRow
+from bridge.stage import InstrumentStage, Stage, StageSnapshot
+from bridge.store import Cursor, StoreConnection
+from shadow.legacy.mapping import InstrumentConfig
+
+# Serialises whoever changes a stage row, so that a row's version never commits after a higher one.
+_STAGE_LOCK = (0x52535743 >> 1, 1)
+_STAGE_COLUMNS = "symbol, instrument, stage, epoch, holding"
+_FLIP_COLUMNS = """id, symbol, direction, epoch_from, epoch_to, state, actor, reason, hold_ms,
+    extract(epoch FROM started_at)::float8 AS started_at_s,
+    extract(epoch FROM ended_at)::float8 AS ended_at_s"""
+_STEP_COLUMNS = """n, step, state, detail, extract(epoch FROM intended_at)::float8 AS intended_at_s,
+    extract(epoch FROM ended_at)::float8 AS ended_at_s"""
+
+
+class Ledger(StoreConnection):
+    # Stages
+
+    async def snapshot(self) -> StageSnapshot:
+        async with self.cursor() as cursor:
+            await cursor.execute(f"SELECT {_STAGE_COLUMNS}, version FROM railswitch.stage")
+            rows = await cursor.fetchall()
+        version = max((row.pop("version") for row in rows), default=0)
+        stages = [_stage(row) for row in rows]
+        return StageSnapshot(version=version, instruments={one.symbol: one for one in stages})
+
+    async def stage(self, symbol: str) -> InstrumentStage:
+        """Raises UnknownInstrument, which names the known ones."""
+        known = (await self.snapshot()).instruments
+        if symbol not in known:
+            raise UnknownInstrument(
+                f"no instrument {symbol!r}; configured are {', '.join(sorted(known)) or 'none'}"
+            )
+        return known[symbol]
+
+    async def add_missing(self, instruments: Sequence[InstrumentConfig]) -> None:
+        """Inserts stage rows (off, epoch 0). Raises StageConflict when a number means another
+        symbol now.
+        """
+        async with self._changing() as cursor:
+            for one in instruments:
+                await cursor.execute(
+                    "INSERT INTO railswitch.stage (symbol, instrument, stage, epoch)"
+                    " VALUES (%s, %s, 'off', 0) ON CONFLICT DO NOTHING",
+                    (one.symbol, one.id),
+                )
+                await cursor.execute(
+                    "SELECT symbol, instrument FROM railswitch.stage"
+                    " WHERE symbol = %s OR instrument = %s",
+                    (one.symbol, one.id),
+                )
+                if await cursor.fetchall() != [{"symbol": one.symbol, "instrument": one.id}]:
+                    raise StageConflict(
+                        f"instrument {one.symbol} is configured with id {one.id}, but the control "
+                        "store has it otherwise: an instrument's id can't change; set it back"
+                    )
+
+    async def change_stage(
+        self, current: InstrumentStage, wanted: Stage, *, actor: str, reason: str
+    ) -> InstrumentStage:
+        """To `wanted` at the next epoch, if the row is still `current`. Raises StageConflict,
+        FlipRunning.
+        """
+        async with self._changing() as cursor:
+            await _refuse_unfinished(cursor, current.symbol)
+            await cursor.execute(
+                "UPDATE railswitch.stage SET stage = %s, epoch = epoch + 1, changed_at = now(),"
+                " version = nextval('railswitch.stage_version')"
+                " WHERE symbol = %s AND stage = %s AND epoch = %s AND holding = 0"
+                f" RETURNING {_STAGE_COLUMNS}",
+                (wanted, current.symbol, current.stage, current.epoch),
+            )
+            row = await cursor.fetchone()
+            if row is None:
+                raise _conflict(current.symbol)
+            changed = _stage(row)
+            await _record(cursor, current.stage, changed, actor, reason)
+            return changed
+
+    async def last_change(self, symbol: str) -> tuple[str, str] | None:
+        """The newest (stage_from, stage_to) of the instrument's history."""
+        async with self.cursor() as cursor:
+            await cursor.execute(
+                "SELECT stage_from, stage_to FROM railswitch.stage_history WHERE symbol = %s"
+                " ORDER BY id DESC LIMIT 1",
+                (symbol,),
+            )
+            row = await cursor.fetchone()
+        return None if row is None else (row["stage_from"], row["stage_to"])
+
+    async def ever_live(self) -> bool:
+        async with self.cursor() as cursor:
+            await cursor.execute(
+                "SELECT EXISTS (SELECT 1 FROM railswitch.flip"
+                " WHERE direction = 'flip' AND state IN ('committed', 'done')) AS live"
+            )
+            row = await cursor.fetchone()
+        return bool(row and row["live"])
+
+    # Flips
+
+    async def begin(
+        self,
+        stage: InstrumentStage,
+        direction: Direction,
+        *,
+        actor: str,
+        reason: str,
+        evidence: Any,
+    ) -> FlipRow:
+        """Raises FlipRunning (who and since when), StageConflict when the row is no longer `stage`."""
+        async with self._changing() as cursor:
+            await _refuse_unfinished(cursor, stage.symbol)
+            await cursor.execute(
+                f"SELECT {_STAGE_COLUMNS} FROM railswitch.stage WHERE symbol = %s", (stage.symbol,)
+            )
+            row = await cursor.fetchone()
+            if row is None or _stage(row) != stage:
+                raise _conflict(stage.symbol)
+            await cursor.execute(
+                "INSERT INTO railswitch.flip"
+                " (symbol, direction, epoch_from, epoch_to, state, actor, reason, evidence)"
+                f" VALUES (%s, %s, %s, %s, 'running', %s, %s, %s) RETURNING {_FLIP_COLUMNS}",
+                (
+                    stage.symbol,
+                    direction,
+                    stage.epoch,
+                    stage.epoch + 1,
+                    actor,
+                    reason,
+                    Jsonb(msgspec.to_builtins(evidence)),
+                ),
+            )
+            return _flip(await cursor.fetchone())
+
+    async def intend(self, flip: FlipRow, step: str, detail: Any = None) -> int:
+        """Writes down that `step` will now be taken; its number. Raises StageConflict when another
+        driver has decided the flip in the meantime, so that it must not be taken.
+        """
+        async with self.transaction() as cursor:
+            await cursor.execute(
+                "INSERT INTO railswitch.flip_step (flip_id, n, step, state, detail)"
+                " SELECT id, (SELECT coalesce(max(n) + 1, 0) FROM railswitch.flip_step"
+                "             WHERE flip_id = %(id)s), %(step)s, 'intended', %(detail)s"
+                " FROM (SELECT id FROM railswitch.flip WHERE id = %(id)s AND state = %(state)s"
+                "       FOR UPDATE) AS decided RETURNING n",
+                {
+                    "id": flip.id,
+                    "state": flip.state,
+                    "step": step,
+                    "detail": Jsonb(msgspec.to_builtins(detail or {})),
+                },
+            )
+            row = await cursor.fetchone()
+            if row is None:
+                raise StageConflict(
+                    f"{flip.direction} {flip.id} of {flip.symbol} was {flip.state} and is no "
+                    f"longer: another control process has taken it over; step {step} not taken"
+                )
+            return int(row["n"])
+
+    async def end_step(
+        self, flip: FlipRow, n: int, state: Literal["done", "failed"], detail: Any
+    ) -> None:
+        async with self.transaction() as cursor:
+            await cursor.execute(
+                "UPDATE railswitch.flip_step SET state = %s, detail = detail || %s,"
+                " ended_at = clock_timestamp() WHERE flip_id = %s AND n = %s",
+                (state, Jsonb(msgspec.to_builtins(detail)), flip.id, n),
+            )
+
+    async def hold(self, flip: FlipRow) -> None:
+        """The stage row says that proxies must hold. Raises StageConflict."""
+        async with self._changing() as cursor:
+            await _still(cursor, flip)
+            await cursor.execute(
+                "UPDATE railswitch.stage SET holding = %s,"
+                " version = nextval('railswitch.stage_version')"
+                " WHERE symbol = %s AND epoch = %s AND holding = 0",
+                (flip.id, flip.symbol, flip.epoch_from),
+            )
+            if cursor.rowcount != 1:
+                raise _conflict(flip.symbol)
+
+    async def commit(self, flip: FlipRow, wanted: Stage) -> FlipRow:
+        """The point of no return: stage and epoch change, the hold stays. Raises StageConflict."""
+        async with self._changing() as cursor:
+            await _still(cursor, flip)
+            await cursor.execute(
+                "SELECT stage FROM railswitch.stage"
+                " WHERE symbol = %s AND epoch = %s AND holding = %s",
+                (flip.symbol, flip.epoch_from, flip.id),
+            )
+            before = await cursor.fetchone()
+            if before is None:
+                raise _conflict(flip.symbol)
+            await cursor.execute(
+                "UPDATE railswitch.stage SET stage = %s, epoch = %s, changed_at = now(),"
+                " version = nextval('railswitch.stage_version') WHERE symbol = %s"
+                f" RETURNING {_STAGE_COLUMNS}",
+                (wanted, flip.epoch_to, flip.symbol),
+            )
+            changed = _stage(await cursor.fetchone())
+            reason = flip.reason or f"{flip.direction} {flip.id}"
+            await _record(cursor, before["stage"], changed, flip.actor, reason)
+            return await _decide(cursor, flip, "committed", flip.reason)
+
+    async def abandon(self, flip: FlipRow, reasons: Sequence[str]) -> FlipRow:
+        """Decides that the flip leads back. Raises StageConflict when it has been decided already."""
+        async with self._changing() as cursor:
+            await _still(cursor, flip)
+            started = [f"{flip.reason} (why it was started)"] if flip.reason else []
+            return await _decide(cursor, flip, "aborted", "; ".join([*reasons, *started]))
+
+    async def release(self, flip: FlipRow, *, epoch: int | None = None) -> None:
+        """Ends the hold; with `epoch`, the stage row goes there first. Taken twice, it changes
+        nothing.
+        """
+        async with self._changing() as cursor:
+            await cursor.execute(
+                "SELECT epoch FROM railswitch.stage WHERE symbol = %s AND holding = %s",
+                (flip.symbol, flip.id),
+            )
+            row = await cursor.fetchone()
+            if row is None:
+                return
+            await cursor.execute(
+                "UPDATE railswitch.stage SET holding = 0, epoch = greatest(epoch, %s),"
+                " changed_at = now(), version = nextval('railswitch.stage_version')"
+                f" WHERE symbol = %s RETURNING {_STAGE_COLUMNS}",
+                (epoch or 0, flip.symbol),
+            )
+            changed = _stage(await cursor.fetchone())
+            if changed.epoch != row["epoch"]:
+                reason = f"{flip.direction} {flip.id} undone: {flip.reason}"
+                await _record(cursor, changed.stage, changed, flip.actor, reason)
+
+    async def raise_epoch(self, flip: FlipRow, epoch: int) -> None:
+        """The stage row goes to `epoch`, still holding; for an undone rollback, before the engine
+        opens.
+        """
+        async with self._changing() as cursor:
+            await cursor.execute(
+                "UPDATE railswitch.stage SET epoch = %s, changed_at = now(),"
+                " version = nextval('railswitch.stage_version')"
+                f" WHERE symbol = %s AND holding = %s AND epoch < %s RETURNING {_STAGE_COLUMNS}",
+                (epoch, flip.symbol, flip.id, epoch),
+            )
+            row = await cursor.fetchone()
+            if row is not None:
+                reason = f"{flip.direction} {flip.id} undone: {flip.reason}"
+                changed = _stage(row)
+                await _record(cursor, changed.stage, changed, flip.actor, reason)
+
+    async def finish(self, flip: FlipRow, hold_ms: float | None) -> FlipRow:
+        """All that the decision asked for is done. Without `hold_ms` it is taken from the steps'
+        times.
+        """
+        async with self.transaction() as cursor:
+            await cursor.execute(
+                "UPDATE railswitch.flip SET ended_at = clock_timestamp(),"
+                " state = CASE state WHEN 'committed' THEN 'done' ELSE state END,"
+                " hold_ms = coalesce(%s, (SELECT 1000 * extract(epoch FROM"
+                "   clock_timestamp() - min(intended_at)) FROM railswitch.flip_step"
+                "   WHERE flip_id = %s AND step = 'hold'))"
+                " WHERE id = %s AND ended_at IS NULL AND state IN ('committed', 'aborted')",
+                (hold_ms, flip.id, flip.id),
+            )
+        return await self.flip(flip.id)
+
+    async def flip(self, flip_id: int) -> FlipRow:
+        async with self.cursor() as cursor:
+            await cursor.execute(
+                f"SELECT {_FLIP_COLUMNS} FROM railswitch.flip WHERE id = %s", (flip_id,)
+            )
+            return _flip(await cursor.fetchone())
+
+    async def unfinished(self) -> list[FlipRow]:
+        async with self.cursor() as cursor:
+            await cursor.execute(
+                f"SELECT {_FLIP_COLUMNS} FROM railswitch.flip WHERE ended_at IS NULL ORDER BY id"
+            )
+            return [_flip(row) for row in await cursor.fetchall()]
+
+    async def newest_flip(self, symbol: str) -> FlipRow | None:
+        async with self.cursor() as cursor:
+            await cursor.execute(
+                f"SELECT {_FLIP_COLUMNS} FROM railswitch.flip WHERE symbol = %s"
+                " ORDER BY id DESC LIMIT 1",
+                (symbol,),
+            )
+            row = await cursor.fetchone()
+        return None if row is None else _flip(row)
+
+    async def steps(self, flip_id: int) -> list[StepRow]:
+        async with self.cursor() as cursor:
+            await cursor.execute(
+                f"SELECT {_STEP_COLUMNS} FROM railswitch.flip_step WHERE flip_id = %s ORDER BY n",
+                (flip_id,),
+            )
+            return [msgspec.convert(row, StepRow) for row in await cursor.fetchall()]
+
+    # What the shadow wrote, and a flip waits for
+
+    async def marker_consumed(self, symbol: str) -> int:
+        """Flip id of the newest fence marker before which the shadow has compared everything; 0:
+        none.
+        """
+        async with self.cursor() as cursor:
+            await cursor.execute(
+                "SELECT marker_flip_id FROM railswitch.shadow_instrument WHERE symbol = %s",
+                (symbol,),
+            )
+            row = await cursor.fetchone()
+        return int(row["marker_flip_id"]) if row else 0
+
+    @asynccontextmanager
+    async def _changing(self) -> AsyncIterator[Cursor]:
+        async with self.transaction() as cursor:
+            await cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", _STAGE_LOCK)
+            yield cursor
+
+
+async def _still(cursor: Cursor, flip: FlipRow) -> None:
+    """The flip is undecided. Locks its row."""
+    await cursor.execute("SELECT state FROM railswitch.flip WHERE id = %s FOR UPDATE", (flip.id,))
+    row = await cursor.fetchone()
+    state = row["state"] if row else "gone"
+    if state != "running":
+        raise StageConflict(
+            f"{flip.direction} {flip.id} of {flip.symbol} is {state}: another control process has "
+            "decided it; see `railswitch status`"
+        )
+
+
+async def _decide(
+    cursor: Cursor, flip: FlipRow, state: Literal["committed", "aborted"], reason: str
+) -> FlipRow:
+    await cursor.execute(
+        "UPDATE railswitch.flip SET state = %s, reason = %s WHERE id = %s"
+        f" RETURNING {_FLIP_COLUMNS}",
+        (state, reason, flip.id),
+    )
+    return _flip(await cursor.fetchone())
+
+
+async def _refuse_unfinished(cursor: Cursor, symbol: str) -> None:
+    await cursor.execute(
+        f"SELECT {_FLIP_COLUMNS} FROM railswitch.flip WHERE symbol = %s AND ended_at IS NULL",
+        (symbol,),
+    )
+    row = await cursor.fetchone()
+    if row is not None:
+        flip = _flip(row)
+        since = datetime.fromtimestamp(flip.started_at_s, UTC).isoformat(timespec="seconds")
+        raise FlipRunning(
+            f"a {flip.direction} of {symbol} is running already: number {flip.id}, started by "
+            f"{flip.actor} at {since}; wait for it, see `railswitch status`"
+        )
+
+
+async def _record(
+    cursor: Cursor, stage_from: str, changed: InstrumentStage, actor: str, reason: str
+) -> None:
+    await cursor.execute(
+        "INSERT INTO railswitch.stage_history (symbol, stage_from, stage_to, epoch, actor, reason)"
+        " VALUES (%s, %s, %s, %s, %s, %s)",
+        (changed.symbol, stage_from, changed.stage, changed.epoch, actor, reason),
+    )
+
+
+def _conflict(symbol: str) -> StageConflict:
+    return StageConflict(
+        f"the stage of {symbol} has changed in the meantime: look at `railswitch status` and try "
+        "again"
+    )
+
+
+def _stage(row: dict[str, Any] | None) -> InstrumentStage:
+    return msgspec.convert(row, InstrumentStage)
+
+
+def _flip(row: dict[str, Any] | None) -> FlipRow:
+    return msgspec.convert(row, FlipRow)

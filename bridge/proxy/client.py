@@ -1,0 +1,275 @@
+"""One client's connection: its requests in order, its answers in the same order, and how much is read ahead."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from bridge.limits import (
+    CLIENT_HEAD_S,
+    CLIENT_IDLE_S,
+    CLIENT_LINGER_S,
+    CLIENT_STALL_S,
+    PIPELINE_MAX,
+)
+from bridge.proxy import head
+from bridge.proxy.exchange import Exchange
+from bridge.proxy.request import RequestReader
+
+if TYPE_CHECKING:
+    from bridge.proxy.server import Server
+
+# Why nothing is read from the client at the moment; reading goes on when none is left.
+_UPSTREAM_FULL = 1  # the monolith takes the body more slowly than it comes
+_NOT_SENT = 2  # no connection to the monolith yet: only so much of a body is kept
+_PIPELINE = 4  # requests wait behind the one that is being answered
+
+
+class ClientConnection(asyncio.Protocol):
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self.transport: asyncio.Transport = None  # type: ignore[assignment]  # until connected
+        self._reader: RequestReader = None  # type: ignore[assignment]  # likewise
+        self._active: Exchange | None = None  # whose answer is next
+        self._queue: deque[Exchange] = deque()  # behind it
+        self._paused = 0
+        self._tunnel: asyncio.Transport | None = None  # the monolith's, once protocols are switched
+        self._half_closed = False  # the client sends no more, and still reads
+        self._lingers_since = 0.0  # we send no more, and still read
+        self._stuck_since = 0.0  # the client does not read; 0.0: it does
+        self._progress_at = server.now  # when a byte came last
+
+    # asyncio.Protocol.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]
+        peer = transport.get_extra_info("peername")
+        address = peer[0].encode() if peer else b"unknown"
+        self._reader = RequestReader(self, self._server, address, self._deliver)
+        self._server.connected(self)
+
+    def data_received(self, data: bytes) -> None:
+        self._progress_at = self._server.now
+        if self._tunnel is not None:
+            self._tunnel.write(data)
+        elif not self._lingers_since:
+            self._reader.feed(data)
+            self._pump()
+
+    def eof_received(self) -> bool:
+        """A client may close its side and still read its answers."""
+        if self._tunnel is not None:
+            self._tunnel.close()
+            return False
+        reader = self._reader
+        if self._lingers_since or (reader.reading is not None and reader.reading is self._active):
+            return False
+        if reader.reading is not None:
+            reader.refuse(HTTPStatus.BAD_REQUEST)
+        self._half_closed = True
+        return self._active is not None
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._server.disconnected(self)
+        if self._tunnel is not None:
+            self._tunnel.close()
+        active, self._active = self._active, None
+        self._queue.clear()
+        if active is not None:
+            active.client = None
+            self._server.client_gone(active)
+
+    def pause_writing(self) -> None:
+        self._stuck_since = self._server.now
+        if self._tunnel is not None:
+            self._tunnel.pause_reading()
+        elif self._active is not None and self._active.upstream is not None:
+            self._active.upstream.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._stuck_since = 0.0
+        if self._tunnel is not None:
+            self._tunnel.resume_reading()
+        elif self._active is not None and self._active.upstream is not None:
+            self._active.upstream.transport.resume_reading()
+
+    # The reader's, the upstream connection's and the server's side.
+
+    def has_room(self) -> bool:
+        return len(self._queue) < PIPELINE_MAX
+
+    def is_stopping(self) -> bool:
+        return self._server.stopping
+
+    def sent_upstream(self, exchange: Exchange) -> None:
+        exchange.since = self._server.now
+        if self._paused:
+            self._resume(_NOT_SENT)
+
+    def pause_for_upstream(self) -> None:
+        self._pause(_UPSTREAM_FULL)
+
+    def resume_for_upstream(self) -> None:
+        self._resume(_UPSTREAM_FULL)
+
+    def tunnel_to(self, upstream: asyncio.Transport) -> None:
+        """Protocols are switched: whatever comes now goes there, unread."""
+        self._tunnel = upstream
+        self._active = None
+        rest = self._reader.switched()
+        if rest:
+            upstream.write(rest)
+
+    def ask_for_body(self, exchange: Exchange) -> None:
+        """An order entry whose body decides where it goes: nobody else can say that it may come."""
+        if exchange.awaits_continue and not exchange.version_10:
+            self.transport.write(head.CONTINUE)
+        exchange.awaits_continue = False
+
+    def answer(
+        self,
+        exchange: Exchange,
+        status: int,
+        body: bytes,
+        fields: tuple[tuple[bytes, bytes], ...] = (),
+    ) -> None:
+        """Answers by ourselves. Does nothing when the client has gone."""
+        if exchange.client is None or self.transport.is_closing():
+            return
+        if self._server.stopping:
+            exchange.keep_alive = False
+        connection = b""
+        if not exchange.keep_alive:
+            connection = b"close"
+        elif exchange.version_10:
+            connection = b"keep-alive"
+        with_body = exchange.method != b"HEAD"
+        self.transport.write(
+            head.answer(status, body, fields=fields, connection=connection, with_body=with_body)
+        )
+        self.answered(exchange)
+
+    def answered(self, exchange: Exchange) -> None:
+        """The whole answer has been written: the next exchange, or the end."""
+        self._active = None
+        if self._paused:
+            self._resume(_UPSTREAM_FULL | _NOT_SENT)
+        if not exchange.request_done:
+            exchange.discarding = True
+            exchange.out.clear()
+        if not exchange.keep_alive:
+            if exchange.request_done:
+                self._close()
+            else:
+                self._linger()
+            return
+        if self._reader.switching:
+            self._reader.not_switched()
+        self._pump()
+
+    def break_off(self) -> None:
+        """The answer has begun and can't be finished: only a broken connection says so."""
+        self._active = None
+        self.transport.abort()
+
+    def sweep(self, now: float) -> None:
+        """Ends what has been waiting for this client, or for the monolith, for too long."""
+        active, idle_s = self._active, now - self._progress_at
+        if self._tunnel is not None:
+            return
+        if self._lingers_since:
+            if now - self._lingers_since > CLIENT_LINGER_S:
+                self.transport.abort()
+        elif self._stuck_since:
+            if now - self._stuck_since > CLIENT_STALL_S:
+                self.transport.abort()
+        elif active is not None:
+            if active.request_done:
+                self._server.check_answered_in_time(active, now)
+            elif not self._paused and idle_s > CLIENT_STALL_S:
+                self.transport.abort()
+        elif self._reader.in_head:
+            if idle_s > CLIENT_HEAD_S:
+                self._reader.refuse(HTTPStatus.REQUEST_TIMEOUT)
+                self._pump()
+        elif idle_s > (CLIENT_IDLE_S if self._reader.reading is None else CLIENT_STALL_S):
+            self.transport.close()
+
+    def stop(self) -> None:
+        """Closes at once when idle, else after the exchange that is under way."""
+        if self._active is None and self._reader.reading is None and self._tunnel is None:
+            self._close()
+
+    # Parts of these.
+
+    def _deliver(self, exchange: Exchange) -> None:
+        if self._active is None:
+            self._active = exchange
+        else:
+            self._queue.append(exchange)
+
+    def _pump(self) -> None:
+        """Begins the next exchange if there is one, and sends on what has come of its request."""
+        exchange = self._active
+        if exchange is None:
+            if not self._queue:
+                self._rest_now()
+                return
+            exchange = self._active = self._queue.popleft()
+        if exchange.refused:
+            exchange.keep_alive = False
+            self._server.refuse(exchange)
+        elif not exchange.started:
+            exchange.started = True
+            self._server.begin(exchange)
+        elif exchange.collecting:
+            self._server.collected(exchange)
+        elif exchange.out and exchange.upstream is not None:
+            exchange.upstream.write(b"".join(exchange.out))
+            exchange.out.clear()
+        if self._active is not exchange:
+            return
+        if self._queue:
+            self._pause(_PIPELINE)
+        if exchange.upstream is None and not exchange.request_done and not exchange.collecting:
+            self._pause(_NOT_SENT)
+
+    def _rest_now(self) -> None:
+        """Nothing to answer."""
+        if self._paused:
+            self._resume(_PIPELINE)
+        if self._reader.reading is None and (
+            self._reader.ended or self._half_closed or self._server.stopping
+        ):
+            self._close()
+
+    def _pause(self, reason: int) -> None:
+        if not self._paused:
+            self.transport.pause_reading()
+        self._paused |= reason
+
+    def _resume(self, reason: int) -> None:
+        if self._paused & reason:
+            self._paused &= ~reason
+            if not self._paused and not self.transport.is_closing():
+                self._progress_at = self._server.now
+                self.transport.resume_reading()
+
+    def _linger(self) -> None:
+        """Says that no more comes, and reads what the client still sends: a reset would destroy the answer."""
+        self._lingers_since = self._server.now
+        if self.transport.is_closing():
+            return
+        if self._half_closed:
+            self.transport.close()
+            return
+        self.transport.write_eof()
+        if self._paused:
+            self._paused = 0
+            self.transport.resume_reading()
+
+    def _close(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.close()

@@ -1,0 +1,295 @@
+"""One client's connection: cuts its bytes into messages, lets it in, and sends it what is its own.
+
+Nothing is decided here about commands: whole reads of them go to the desk behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+from collections.abc import Sequence
+from typing import Protocol, cast
+
+import msgspec
+
+from engine import limits
+from engine.errors import BadMessage
+from engine.outcomes import Outcome
+from engine.protocol import (
+    SUBSCRIBE,
+    Accepted,
+    Login,
+    MessageReader,
+    MessageType,
+    Query,
+    RejectCode,
+    Rejected,
+    Reply,
+    events_header,
+    message,
+    packed,
+    unpacked,
+)
+from engine.types import CommandKind, Role
+from engine.wire import COMMAND_BYTES
+
+log = logging.getLogger(__name__)
+
+
+class EngineKey(msgspec.Struct, frozen=True, kw_only=True):
+    role: Role
+    key: str
+
+
+class Desk(Protocol):
+    """What stands behind the connections."""
+
+    def connected(self, connection: Connection) -> str:
+        """Returns why there is no room for it, or nothing."""
+
+    def disconnected(self, connection: Connection) -> None: ...
+
+    def login(self, connection: Connection, login: Login) -> None:
+        """Answers by `Connection.accept` or `Connection.reject`, now or later."""
+
+    def receive(self, connection: Connection, commands: memoryview) -> None:
+        """Commands of a connection that has been accepted; a whole number, at least one."""
+
+    def query(self, connection: Connection, query: Query) -> None: ...
+
+    def subscribe(self, connection: Connection, from_seq: int) -> None: ...
+
+
+class Connection(asyncio.Protocol):
+    def __init__(self, desk: Desk) -> None:
+        self.name = ""  # of the session, once a login has been seen
+        self.session = 0
+        self.is_observer = False
+        self.is_closing = False
+        self.peer = "?"
+        self._desk = desk
+        self._loop = asyncio.get_running_loop()
+        self._reader = MessageReader(payload_bytes_max=limits.LOGIN_PAYLOAD_BYTES_MAX)
+        self._transport: asyncio.Transport | None = None
+        self._is_accepted = False
+        self._began_at = self._heard_at = self._loop.time()
+        self._has_sent = False  # since the last tick
+        self._pending_bytes = 0
+        self._is_reading = True
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._kill: asyncio.TimerHandle | None = None
+
+    # --- asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=limits.TAIL_BUFFER_BYTES_MAX)
+        self.peer = str(transport.get_extra_info("peername"))
+        refusal = self._desk.connected(self)
+        if refusal:
+            self.reject(RejectCode.FULL, refusal)
+
+    def data_received(self, data: bytes) -> None:
+        if self.is_closing:
+            return
+        self._heard_at = self._loop.time()
+        commands: list[memoryview] = []
+        try:
+            for kind, payload in self._reader.feed(data):
+                if kind == MessageType.COMMANDS:
+                    commands.append(self._checked(payload))
+                else:
+                    self._handle(kind, payload)
+                if self.is_closing:
+                    return
+        except BadMessage as error:
+            self._pass_on(commands)
+            self.reject(RejectCode.PROTOCOL, str(error))
+            return
+        self._pass_on(commands)
+
+    def eof_received(self) -> None:
+        """The transport then closes by itself."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.is_closing = True
+        self._writable.set()
+        if self._kill is not None:
+            self._kill.cancel()
+        self._desk.disconnected(self)
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    # --- for the desk
+
+    def accept(self, accepted: Accepted) -> None:
+        if self.is_closing:
+            return
+        self.session = accepted.session
+        self._is_accepted = True
+        self._reader.payload_bytes_max = limits.CLIENT_PAYLOAD_BYTES_MAX
+        self._write(packed(MessageType.ACCEPTED, accepted))
+
+    def reject(self, code: RejectCode, reason: str) -> None:
+        """Tells why, and closes. The other side gets some time to read it."""
+        if self.is_closing or self._transport is None:
+            return
+        log.info("%r (%s) is disconnected: %s", self.name or "a connection", self.peer, reason)
+        self._write(packed(MessageType.REJECTED, Rejected(reason=reason, code=code)))
+        self.close()
+
+    def close(self) -> None:
+        """Sends what is still to be sent, then ends. Until then what is received is dropped:
+        closing a socket with unread bytes would reset it, and take the last message with it.
+        """
+        if self.is_closing or self._transport is None:
+            return
+        self.is_closing = True
+        if not self._is_reading:
+            self._transport.resume_reading()
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        self._kill = self._loop.call_later(limits.CLOSE_GRACE_S, self._transport.abort)
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self.is_closing = True
+            self._transport.abort()
+
+    def events(self, outcome: Outcome) -> None:
+        """What became of own commands."""
+        head = events_header(outcome.first_seq, outcome.ts_ns, len(outcome.events))
+        self._send((head, outcome.events))
+
+    def reply(self, reply: Reply) -> None:
+        self._send((packed(MessageType.REPLY, reply),))
+
+    def tail(self, head: bytes, events: bytes) -> None:
+        """To be sent by whoever awaits `writable` between messages."""
+        if not self.is_closing and self._transport is not None:
+            self._has_sent = True
+            self._transport.writelines((head, events))
+
+    @property
+    def is_writable(self) -> bool:
+        return self._writable.is_set()
+
+    async def writable(self) -> None:
+        await self._writable.wait()
+
+    def consumed(self, size: int) -> None:
+        """So many bytes of its commands have been sequenced."""
+        self._pending_bytes -= size
+        if not self._is_reading and self._pending_bytes <= limits.PENDING_BYTES_MAX // 2:
+            self._is_reading = True
+            self._heard_at = self._loop.time()
+            if not self.is_closing and self._transport is not None:
+                self._transport.resume_reading()
+
+    def tick(self, now: float, *, was_stalled: bool) -> None:
+        """Once a heartbeat. After a stall of this process silence proves nothing."""
+        if self.is_closing or self._transport is None:
+            return
+        if was_stalled:
+            self._heard_at = self._began_at = now
+        if not self.name and now - self._began_at > limits.LOGIN_S:
+            self.reject(RejectCode.LOGIN, f"no login within {limits.LOGIN_S:g} s")
+        elif self._is_reading and now - self._heard_at > limits.SILENCE_S:
+            self.reject(RejectCode.SILENT, f"nothing heard for {limits.SILENCE_S:g} s")
+        elif not self._has_sent and self._is_accepted:
+            self._write(message(MessageType.HEARTBEAT))
+        self._has_sent = False
+
+    # --- messages
+
+    def _handle(self, kind: int, payload: memoryview) -> None:
+        if not self.name:
+            self._handle_first(kind, payload)
+        elif not self._is_accepted and kind != MessageType.HEARTBEAT:
+            raise BadMessage("wait for the login to be accepted before sending more")
+        elif kind == MessageType.HEARTBEAT:
+            _expect_bytes(payload, 0, "a heartbeat")
+        elif kind == MessageType.QUERY:
+            self._desk.query(self, unpacked(payload, Query))
+        elif kind == MessageType.SUBSCRIBE:
+            _expect_bytes(payload, SUBSCRIBE.size, "a subscription")
+            self._desk.subscribe(self, SUBSCRIBE.unpack(payload)[0])
+        elif kind == MessageType.LOGOUT:
+            self.close()
+        elif kind == MessageType.LOGIN:
+            raise BadMessage("a second login on one connection")
+        else:
+            raise BadMessage(f"a message of the unknown type {kind}")
+
+    def _handle_first(self, kind: int, payload: memoryview) -> None:
+        if kind != MessageType.LOGIN:
+            raise BadMessage("the first message must be a login")
+        login = unpacked(payload, Login)
+        self.name, self.is_observer = login.name or "?", login.observe
+        self._desk.login(self, login)
+
+    def _checked(self, payload: memoryview) -> memoryview:
+        if not self._is_accepted:
+            raise BadMessage("commands before the login was accepted")
+        if self.is_observer:
+            raise BadMessage("an observer sends no commands")
+        if not payload or len(payload) % COMMAND_BYTES:
+            raise BadMessage(f"{len(payload)} bytes of commands: each is {COMMAND_BYTES}")
+        if CommandKind.SESSION in bytes(payload[::COMMAND_BYTES]):
+            raise BadMessage("sessions are defined by logging in, not by command")
+        return payload
+
+    def _pass_on(self, commands: list[memoryview]) -> None:
+        if not commands:
+            return
+        whole = commands[0] if len(commands) == 1 else memoryview(b"".join(commands))
+        self._pending_bytes += len(whole)
+        if self._pending_bytes > limits.PENDING_BYTES_MAX and self._transport is not None:
+            self._is_reading = False
+            self._transport.pause_reading()
+        self._desk.receive(self, whole)
+
+    def _send(self, parts: Sequence[bytes]) -> None:
+        transport = self._transport
+        if self.is_closing or transport is None:
+            return
+        waiting = transport.get_write_buffer_size()
+        if waiting > limits.OUTBOUND_BYTES_MAX:
+            self.reject(RejectCode.SLOW, f"{waiting} bytes were not read in time")
+            return
+        self._has_sent = True
+        transport.writelines(parts)
+
+    def _write(self, data: bytes) -> None:
+        assert self._transport is not None
+        self._has_sent = True
+        self._transport.write(data)
+
+
+def role_of(keys: Sequence[EngineKey], key: str) -> Role | None:
+    """Looks at every key for as long as at any other, whichever it is."""
+    found = None
+    for each in keys:
+        if hmac.compare_digest(each.key.encode(), key.encode()) and key:
+            found = each.role
+    return found
+
+
+def name_problem(name: str) -> str:
+    """Why a session can't be called so, or nothing."""
+    if not name or not name.isprintable():
+        return f"{name!r} is no session name: it must be printable and not empty"
+    if len(name.encode()) > limits.SESSION_NAME_BYTES_MAX:
+        return f"the session name is longer than {limits.SESSION_NAME_BYTES_MAX} bytes"
+    return ""
+
+
+def _expect_bytes(payload: memoryview, size: int, what: str) -> None:
+    if len(payload) != size:
+        raise BadMessage(f"{what} with a payload of {len(payload)} bytes, not {size}")

@@ -1,0 +1,103 @@
+"""What a session's commands came to, so that a reference sent again gets its original outcome.
+
+Held for each session for as long as its bound allows, and rebuilt by replaying the journal. Whole
+batches go in and come out; no order is looked at by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.limits import OUTCOME_BYTES_MAX
+from engine.reject import Reason
+from engine.ring import Ring
+from engine.types import CommandKind, EventFlag, EventKind
+from engine.wire import COMMAND_BYTES, COMMAND_DTYPE, EVENT_BYTES, EVENT_DTYPE
+
+Rows = npt.NDArray[Any]
+
+
+class Outcome(NamedTuple):
+    """Events of one session's commands out of one journal frame."""
+
+    first_seq: int  # of the frame; 0: never journalled
+    ts_ns: int  # of the frame
+    events: bytes
+
+
+class Outcomes:
+    """Of one session."""
+
+    def __init__(self, *, last_ref: int = 0, bytes_max: int = OUTCOME_BYTES_MAX) -> None:
+        self.last_ref = last_ref  # the highest reference that has been sequenced
+        self._ring = Ring[Outcome](bytes_max=bytes_max)
+
+    def add(self, first_ref: int, last_ref: int, outcome: Outcome) -> None:
+        self.last_ref = last_ref
+        self._ring.append(first_ref, last_ref, outcome, size=len(outcome.events))
+
+    def again(self, commands: Rows) -> Iterator[Outcome]:
+        """The original outcomes of commands whose references are not above `last_ref`, each
+        once. A reference that is too old, or was skipped, is answered by a reject that is
+        not journalled.
+        """
+        refs = np.unique(commands["ref"])
+        found: list[Rows] = []
+        for outcome in self._ring.since(int(refs[0])):
+            events = np.frombuffer(outcome.events, EVENT_DTYPE)
+            if events["ref"][0] > refs[-1]:
+                break
+            wanted = events[np.isin(events["ref"], refs)]
+            if len(wanted):
+                found.append(wanted["ref"])
+                yield outcome._replace(events=wanted.tobytes())
+        known = np.concatenate(found) if found else np.empty(0, np.uint64)
+        lost = commands[~np.isin(commands["ref"], known)]
+        if len(lost):
+            yield Outcome(0, 0, self._rejects(lost).tobytes())
+
+    def _rejects(self, commands: Rows) -> Rows:
+        events = np.zeros(len(commands), EVENT_DTYPE)
+        for name in ("side", "ord_type", "tif", "instrument", "ref", "order_id"):
+            events[name] = commands[name]
+        for name in ("price_ticks", "qty_lots"):
+            events[name] = commands[name]
+        events["kind"] = EventKind.REJECTED
+        events["contra_id"] = commands["account"]
+        events["flags"] = EventFlag.LAST
+        events["reason"] = np.where(
+            commands["ref"] <= self._ring.evicted_through,
+            Reason.OUTCOME_EXPIRED,
+            Reason.REF_NOT_INCREASING,
+        )
+        return events
+
+
+def command_ends(events: bytes, count: int) -> npt.NDArray[np.intp]:
+    """Where each of `count` commands' events end, counted in events."""
+    flags = np.frombuffer(events, EVENT_DTYPE)["flags"]
+    ends = np.flatnonzero(flags & EventFlag.LAST) + 1
+    if len(ends) != count or (count and ends[-1] * EVENT_BYTES != len(events)):
+        raise ValueError(f"{count} commands, but events that end {len(ends)} commands")
+    return ends
+
+
+def events_of(events: bytes, ends: npt.NDArray[np.intp], start: int, count: int) -> bytes:
+    """The events of the commands [start, start + count)."""
+    first = int(ends[start - 1]) if start else 0
+    return events[first * EVENT_BYTES : int(ends[start + count - 1]) * EVENT_BYTES]
+
+
+def runs(commands: bytes) -> Iterator[tuple[int, int, int]]:
+    """(session, start, count) of consecutive commands of one session, without the gateway's own."""
+    rows = np.frombuffer(commands, COMMAND_DTYPE)
+    sessions = np.where(rows["kind"] == CommandKind.SESSION, 0, rows["session"])
+    starts = np.concatenate(([0], np.flatnonzero(np.diff(sessions)) + 1))
+    counts = np.diff(np.concatenate((starts, [len(commands) // COMMAND_BYTES])))
+    for start, count in zip(starts.tolist(), counts.tolist(), strict=True):
+        if sessions[start]:
+            yield int(sessions[start]), start, count

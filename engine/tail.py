@@ -1,0 +1,180 @@
+"""The tail: every event of the shard from any sequence number on, without gap or repeat.
+
+What is recent comes from memory; what is older from replaying the journal on a second market, in a
+thread. A subscriber is sent no faster than it reads; one that falls out of memory while it follows
+is disconnected, and may come back for a replay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from engine import limits
+from engine.errors import JournalDamaged
+from engine.market import create_market
+from engine.protocol import RejectCode, tail_header
+from engine.replay import Frame, JournalReader
+from engine.ring import Ring
+from engine.wire import EVENT_BYTES, EVENT_DTYPE
+
+log = logging.getLogger(__name__)
+
+
+class TailFrame(NamedTuple):
+    """The events of one journal frame. Command `seq` happened at
+    ts_ns + 1000 * (seq - first_seq).
+    """
+
+    first_seq: int
+    last_seq: int
+    ts_ns: int
+    events: bytes
+
+
+class Subscriber(Protocol):
+    is_closing: bool
+
+    @property
+    def is_writable(self) -> bool: ...
+
+    async def writable(self) -> None: ...
+
+    def tail(self, head: bytes, events: bytes) -> None: ...
+
+    def reject(self, code: RejectCode, reason: str) -> None: ...
+
+
+class Replay:
+    """The journal's events from its beginning, computed again. For any one thread at a time."""
+
+    def __init__(self, directory: Path, *, shard: int, implementation: str) -> None:
+        self._reader = JournalReader(directory, shard=shard)
+        self._market = create_market(implementation)
+        self._lock = threading.Lock()  # a step may still run when its subscriber is gone
+
+    def step(self, from_seq: int, until_seq: int) -> list[TailFrame]:
+        """Goes on for a bounded while; returns the frames that hold `from_seq` or later ones.
+
+        `until_seq` must be durable. Raises JournalDamaged.
+        """
+        found: list[TailFrame] = []
+        commands = size = 0
+        with self._lock:
+            while (
+                self._reader.link.next_seq <= until_seq
+                and commands < limits.REPLAY_STEP_COMMANDS
+                and size < limits.REPLAY_STEP_BYTES
+            ):
+                frame = self._reader.read()
+                if not isinstance(frame, Frame):
+                    raise JournalDamaged(
+                        f"{self._reader.path}: sequence {self._reader.link.next_seq} was durable "
+                        f"and can't be read back: {frame.why if frame else 'it is missing'}"
+                    )
+                events = self._market.apply(frame.commands, frame.ts_ns)
+                commands += frame.length
+                last_seq = frame.first_seq + frame.length - 1
+                if last_seq >= from_seq:
+                    found.append(TailFrame(frame.first_seq, last_seq, frame.ts_ns, events))
+                    size += len(events)
+        return found
+
+    def close(self) -> None:
+        with self._lock:
+            self._reader.close()
+
+
+class TailFeed:
+    """The shard's newest frames, and whoever follows them."""
+
+    def __init__(self, directory: Path, *, shard: int, implementation: str) -> None:
+        self.ring = Ring[TailFrame](bytes_max=limits.TAIL_RING_BYTES_MAX)
+        self.durable_seq = 0
+        self._new_replay: Callable[[], Replay] = lambda: Replay(
+            directory, shard=shard, implementation=implementation
+        )
+        self._news: set[asyncio.Event] = set()
+        self._replays = asyncio.Semaphore(limits.REPLAYS_MAX)
+        self._threads = ThreadPoolExecutor(limits.REPLAYS_MAX, thread_name_prefix="tail-replay")
+
+    @property
+    def subscribers(self) -> int:
+        return len(self._news)
+
+    def append(self, frame: TailFrame) -> None:
+        """Of a durable frame."""
+        self.ring.append(frame.first_seq, frame.last_seq, frame, size=len(frame.events))
+        self.durable_seq = frame.last_seq
+        for news in self._news:
+            news.set()
+
+    def close(self) -> None:
+        self._threads.shutdown(cancel_futures=True)
+
+    async def follow(self, subscriber: Subscriber, from_seq: int) -> None:
+        """Until the subscriber is gone or has been told why it must go."""
+        news = asyncio.Event()
+        self._news.add(news)
+        try:
+            next_seq = await self._catch_up(subscriber, max(1, from_seq))
+            while not subscriber.is_closing:
+                if not self.ring.covers(next_seq):
+                    subscriber.reject(RejectCode.SLOW, "the tail was not read in time")
+                    return
+                news.clear()
+                for frame in self.ring.since(next_seq):
+                    next_seq = _send(subscriber, frame, next_seq)
+                    if not subscriber.is_writable:
+                        break
+                else:
+                    await news.wait()
+                await subscriber.writable()
+        except JournalDamaged as error:
+            log.error("the tail from %d can't be served: %s", from_seq, error)
+            subscriber.reject(RejectCode.JOURNAL, str(error))
+        finally:
+            self._news.discard(news)
+
+    async def _catch_up(self, subscriber: Subscriber, next_seq: int) -> int:
+        if self.ring.covers(next_seq):
+            return next_seq
+        loop = asyncio.get_running_loop()
+        async with self._replays:
+            replay = self._new_replay()
+            try:
+                while not self.ring.covers(next_seq) and not subscriber.is_closing:
+                    frames = await loop.run_in_executor(
+                        self._threads, replay.step, next_seq, self.durable_seq
+                    )
+                    for frame in frames:
+                        next_seq = _send(subscriber, frame, next_seq)
+                    await subscriber.writable()
+            finally:
+                # Not here: a step that was abandoned may still hold the lock.
+                self._threads.submit(replay.close)
+        return next_seq
+
+
+def cut(frame: TailFrame, from_seq: int) -> TailFrame:
+    """The frame without what comes before `from_seq`."""
+    if from_seq <= frame.first_seq:
+        return frame
+    seqs = np.frombuffer(frame.events, EVENT_DTYPE)["seq"]
+    start = int(np.searchsorted(seqs, from_seq)) * EVENT_BYTES
+    later_ns = (from_seq - frame.first_seq) * limits.COMMAND_STEP_NS
+    return TailFrame(from_seq, frame.last_seq, frame.ts_ns + later_ns, frame.events[start:])
+
+
+def _send(subscriber: Subscriber, frame: TailFrame, next_seq: int) -> int:
+    part = cut(frame, next_seq)
+    head = tail_header(part.first_seq, part.last_seq, part.ts_ns, len(part.events))
+    subscriber.tail(head, part.events)
+    return frame.last_seq + 1

@@ -1,0 +1,84 @@
+"""Would the client have read the same? The answer that the monolith gave against the one rendered
+from the engine's events.
+
+Pure. Status and JSON body must be equal, value for value and type for type, keys in the same order;
+times are compared by their format only, since they are told by two clocks.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from shadow.limits import SHOWN_CHARS_MAX
+from shadow.verdict import Difference, Kind
+
+Answer = tuple[int, bytes]  # status, body
+
+_TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:?\d\d| UTC)?")
+_DIGIT = re.compile(r"\d")
+_json = msgspec.json.Decoder(float_hook=str)  # no float: 1.10 and 1.1 are two texts
+
+
+def compare_answer(legacy: Answer, engine: Answer) -> tuple[Difference, ...]:
+    if legacy == engine:
+        return ()
+    if legacy[0] != engine[0]:
+        return (_difference("status", legacy[0], engine[0]),)
+    try:
+        bodies = _json.decode(legacy[1]), _json.decode(engine[1])
+    except (msgspec.DecodeError, RecursionError):
+        return (_difference("body", _text(legacy[1]), _text(engine[1])),)
+    found = _first_difference("body", *bodies)
+    return () if found is None else (_difference(*found),)
+
+
+def _first_difference(path: str, legacy: Any, engine: Any) -> tuple[str, Any, Any] | None:
+    if type(legacy) is not type(engine):
+        return path, legacy, engine
+    if isinstance(legacy, dict):
+        if list(legacy) != list(engine):
+            return f"{path} (its keys)", list(legacy), list(engine)
+        pairs = ((f"{path}.{key}", legacy[key], engine[key]) for key in legacy)
+    elif isinstance(legacy, list):
+        if len(legacy) != len(engine):
+            return f"{path} (its length)", len(legacy), len(engine)
+        pairs = ((f"{path}[{n}]", one, engine[n]) for n, one in enumerate(legacy))
+    else:
+        return None if _same(legacy, engine) else (path, legacy, engine)
+    differing = (_first_difference(*pair) for pair in pairs)
+    return next((found for found in differing if found is not None), None)
+
+
+def _same(legacy: Any, engine: Any) -> bool:
+    if legacy == engine:
+        return True
+    if not isinstance(legacy, str) or _TIME.fullmatch(legacy) is None:
+        return False
+    return _DIGIT.sub("0", legacy) == _DIGIT.sub("0", engine)
+
+
+def _difference(where: str, legacy: Any, engine: Any) -> Difference:
+    return Difference(
+        kind=Kind.ANSWER,
+        what=f"the client would read something else: {where}",
+        legacy=_short(legacy),
+        engine=_short(engine),
+        lasting=False,
+    )
+
+
+def _short(value: Any) -> Any:
+    """Answers may be long, and are not ours to keep."""
+    if isinstance(value, str) and len(value) > SHOWN_CHARS_MAX:
+        return value[:SHOWN_CHARS_MAX] + "…"
+    if isinstance(value, Mapping | list):
+        return _short(msgspec.json.encode(value).decode())
+    return value
+
+
+def _text(body: bytes) -> str:
+    return body[: SHOWN_CHARS_MAX * 4].decode("utf-8", "replace")

@@ -1,0 +1,97 @@
+"""Every bound of this package, with its reason."""
+
+from __future__ import annotations
+
+# --- the monolith's rows -------------------------------------------------------------------------
+PRICE_TICKS_MAX = 2**63 - 1  # the engine's prices are signed 64-bit
+QTY_LOTS_MAX = 2**64 - 1  # its quantities, ids and accounts unsigned 64-bit
+ID_MAX = 2**64 - 1
+NUMERIC_CHARS_MAX = (
+    100  # a NUMERIC may have 131,072 digits; no price or quantity needs more than this
+)
+SHOWN_CHARS_MAX = 40  # of a row's value quoted in a reason: reasons are kept, rows are not
+SYMBOL_BYTES_MAX = 16  # the engine's names of instruments
+
+# --- the monolith's database ---------------------------------------------------------------------
+CONNECT_S = 5  # libpq counts whole seconds
+QUERY_S = 10.0  # for our small questions to catalogs and our marks
+SNAPSHOT_READ_S = 60.0  # open orders, a few hundred thousand rows at most
+# Making a slot waits for every write transaction that is open at that moment. Longer than this, and
+# somebody should know whose transaction it is.
+SLOT_CREATE_S = 15.0
+SLOT_BUSY_S = 10.0  # a reader that just ended leaves its slot within moments
+# After a cut wire the server keeps our old session until its wal_sender_timeout, 60 s by default.
+SLOT_BUSY_RECONNECT_S = 90.0
+assert SLOT_BUSY_S < SLOT_BUSY_RECONNECT_S
+
+# --- the change stream ---------------------------------------------------------------------------
+# Rows of one transaction: an image is about 300 bytes, so 15 MB. A bulk update of more than that is
+# no matching; the instruments it touched are tainted instead.
+TRANSACTION_CHANGES_MAX = 50_000
+BACKLOG_CHANGES_MAX = 100_000  # read and not yet taken by the consumer; then the socket waits
+assert TRANSACTION_CHANGES_MAX <= BACKLOG_CHANGES_MAX
+TURN_MESSAGES_MAX = 500  # decoded before other tasks of the process get a turn: about 5 ms
+STATUS_S = 0.1  # a confirmed position reaches the server within about this
+PING_S = 10.0  # and at least so often we ask the server for a sign of life
+SILENCE_S = 90.0  # no sign of life: the connection is dead. Old servers are silent while they skip
+assert STATUS_S < PING_S < SILENCE_S
+PROGRESS_S = 10.0  # how often a consumer hears that only other tables have moved
+RECONNECT_BACKOFF_S_MIN = 0.1
+RECONNECT_BACKOFF_S_MAX = 2.0
+CLOSE_S = 2.0  # for the server to take our last confirmed position
+
+# --- the comparison ------------------------------------------------------------------------------
+TRANSACTIONS_WAITING_MAX = 2_000  # read from the stream and not applied; then the stream waits
+OPERATIONS_PENDING_MAX = 20_000  # applied and not judged, about 2 kB each; then the stream waits
+TURN_TRANSACTIONS_MAX = 256  # applied in one go, and sent to the engine as one batch
+COMMANDS_IN_FLIGHT_MAX = 4_096  # fed and not answered; a batch of the gateway holds fewer
+FEED_TIMEOUT_S = 7 * 24 * 3600.0  # the client sends again by itself; giving up would lose the order
+FEED_RETRY_S = 0.5
+OPERATIONS_PER_TRANSACTION_MAX = 2**16  # the index of an operation in its reference has 16 bits
+assert TURN_TRANSACTIONS_MAX <= COMMANDS_IN_FLIGHT_MAX <= OPERATIONS_PENDING_MAX
+
+# Captures. An operation without one is called dark only when the reader of captures had nothing
+# left to read, this long after the operation was read.
+CAPTURE_GRACE_S = 1.0
+CAPTURE_GRACE_AT_MARKER_S = 0.1  # a flip waits for us: what is not here now is not waited for
+CAPTURES_HELD_MAX = 100_000  # read and not settled, about 2 kB each; then they wait in Redis
+CAPTURE_ENTRIES_READ_MAX = 64  # entries of one read
+CAPTURE_BLOCK_MS = 500  # longest wait of one read: how soon a stop is noticed
+CAPTURE_WORKERS_MAX = 1_000  # workers whose next number is kept; a new run of a worker is a new one
+CAPTURE_HISTORY_ENTRIES_MAX = 10_000  # looked through at the first start, for the workers' numbers
+GAP_CLAIM_S = 15.0  # a lost capture that no operation misses for so long counts as a gap
+ANSWERED_UNWRITTEN_S = 10.0  # an answered order whose row is not there for so long is a mismatch
+CLOCKS_APART_S = 2.0  # between the proxy's wall clock and ours
+SETTLED_KEPT_MAX = 100_000  # operations settled without a capture, in case that it still comes
+OWNERS_KEPT_MAX = 200_000  # orders whose instrument and account are remembered after they closed
+assert CAPTURE_GRACE_AT_MARKER_S < CAPTURE_GRACE_S < ANSWERED_UNWRITTEN_S < GAP_CLAIM_S
+
+# Watermarks and verdicts.
+FLUSH_S = 0.2  # verdicts are at most so old before they are recorded
+FLUSH_VERDICTS = 5_000  # or so many
+HEARTBEAT_S = 1.0  # an idle shadow still says that it is there
+STORE_RETRY_S = 0.5
+STORE_STATEMENT_MS = 20_000
+STAGES_S = 0.25  # how often the stages are read
+MARK_S = 1.0  # how often a mark is written: rejected cancels settle by them, and lag is measured
+MARKS_OUTSTANDING_MAX = 60  # then no more are written until one came back
+DEPENDANTS_STORED_MAX = 100  # rows for those that follow one root; all are counted
+VERDICTS_STORED_MAX = 10_000  # rows of one run, roots apart; all are counted
+
+# Books.
+BOOK_CHECK_S = 5.0  # as often as the books are compared
+BOOK_DIFFERENCES_KEPT_MAX = 20
+SNAPSHOT_S = 30.0  # waits for old transactions of the monolith to end, then reads
+RESYNC_AFTER_S = 2.0  # after the first divergence: long enough to see what follows from it
+RESYNC_S = 5.0  # the shortest time between two loads of one instrument
+RESYNCS_MAX = 500  # by itself, since it came into shadow: then a person must look
+RESYNC_UNREADABLE_S = 60.0  # an order that can't be read stays: looked at again so often
+LOAD_COMMANDS_MAX = 1_000  # of one batch
+LOAD_TIMEOUT_S = 60.0
+assert RESYNC_AFTER_S <= RESYNC_S <= RESYNC_UNREADABLE_S
+
+# Reading what was recorded.
+LATENCY_WINDOWS_MAX = 60  # minutes that the evidence's latencies are taken from: the newest
+LATENCY_US_MAX = 60_000_000  # longer ones are counted as this
+EVIDENCE_ROOTS_MAX = 5
+REPORT_RUNS_MAX = 50

@@ -1,0 +1,131 @@
+"""The configuration file: what is read, what is refused, and what the refusal says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bridge import config
+from bridge.errors import ConfigError
+
+SANDBOX = Path("bridge/sandbox/railswitch.toml")
+TEXT = (Path(__file__).parents[2] / SANDBOX).read_text()
+
+
+def refusal(text: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        config.parse(text, source="railswitch.toml")
+    return str(caught.value)
+
+
+def changed(old: str, new: str) -> str:
+    assert old in TEXT
+    return TEXT.replace(old, new, 1)
+
+
+def known_rule(*, kind: str = "price", expires: str = "2030-01-01", symbol: str = "BTC-USD") -> str:
+    return f"""[[known]]
+id = "r1"
+owner = "desk"
+reason = "old rounding"
+symbols = ["{symbol}"]
+kinds = ["{kind}"]
+expires = "{expires}"
+hits_max = 1"""
+
+
+def test_sandbox_file_is_valid_and_fills_in_the_defaults() -> None:
+    parsed = config.parse(TEXT, source="x")
+    assert [one.symbol for one in parsed.instruments] == ["BTC-USD", "ETH-USD", "SOL-USD"]
+    assert parsed.mapping.orders.priority == ("created_at", "id")
+    assert parsed.gate == config.GateConfig()
+    assert parsed.control.database_url == ""
+
+
+def test_unknown_key_is_named_with_its_path_the_file_and_the_nearest_valid_key() -> None:
+    said = refusal(changed("upstream =", "upsteam ="))
+    assert said == (
+        "railswitch.toml: unknown key `legacy.upsteam`: the nearest valid key there is `upstream`"
+    )
+
+
+def test_every_unknown_key_is_named_at_once_with_its_place_in_a_list() -> None:
+    text = changed('symbol = "ETH-USD"', 'symbol = "ETH-USD"\nticks = "1"') + "\n[gates]\nx = 1\n"
+    first, second = refusal(text).splitlines()
+    assert "unknown key `instruments[1].ticks`: the nearest valid key there is `tick`" in first
+    assert "unknown key `gates`: the nearest valid key there is `gate`" in second
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ('symbol = "ETH-USD"\n', "", "`instruments[1]`: the key is missing: `symbol`"),
+        ('tick = "0.001"', "tick = 0.001", "`instruments[2].tick`: Expected `str`, got `float`"),
+        ('"cancel"\nm', '"cancl"\nm', "`mapping.routes[1].action`: Invalid enum value 'cancl'"),
+        ("[legacy]", "[legacy", "is not valid TOML"),
+        ("id = 2\n", "id = 1\n", "id 1 is given 2 times"),
+        ('"ETH-USD"', '"BTC-USD"', "symbol 'BTC-USD' is given 2 times"),
+        ('"ETH-USD"', '"ETHEREUM-US-DOLLAR"', "the symbol must be 1 to 16 bytes long"),
+        ('tick = "0.001"', 'tick = "0.003"', "price_max"),
+        ('tick = "0.001"', 'tick = "-1"', "is not a positive decimal"),
+        ('tick = "0.001"', 'tick = "1e-12"', "fit"),
+        ('"0" = "buy"', '"0" = "bid"', "the word must be one of buy, sell"),
+        ('"1" = "sell" } }', '"1" = "buy" } }', "no value means sell"),
+        ('order_id = "path.id"', 'order_id = "path.nr"', "the path has no :nr"),
+        ('id = "id"\nmarket = "symbol"', 'id = "id"\nmarket = "sym"', "`mapping.responses.order.m"),
+        ("postgresql://railswitch", "mysql://railswitch", "must begin with postgresql://"),
+        ('"http://127', '"https://127', "`legacy.upstream` must begin with http://"),
+    ],
+)
+def test_what_can_not_be_used_is_refused_by_its_key(old: str, new: str, says: str) -> None:
+    assert says in refusal(changed(old, new))
+
+
+@pytest.mark.parametrize(
+    ("section", "says"),
+    [
+        ('[proxy]\nlisten = "8300"', "`proxy.listen`: '8300' is not host:port"),
+        ("[proxy]\nworkers = 0", "`proxy.workers`: at least 1"),
+        ('[engine]\nimplementation = "go"', 'is not "python" or "rust"'),
+        ('[[engine.keys]]\nrole = "root"\nkey = "0123456789abcdef"', '"root" is not one of trade'),
+        ("[gate]\ncoverage_min = 1.5", "`gate.coverage_min`"),
+        ("[gate]\noperations_min = 0", "no data never passes"),
+        (known_rule(kind="colour"), 'kind "colour" is not one of'),
+        (known_rule(expires="soon"), 'expires = "soon" is not a date'),
+        (known_rule(symbol="LTC-USD"), 'symbol "LTC-USD" is no configured instrument'),
+    ],
+)
+def test_sections_that_break_a_rule_are_refused(section: str, says: str) -> None:
+    assert says in refusal(f"{TEXT}\n{section}\n")
+
+
+def test_data_dir_is_taken_from_the_directory_of_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "a.toml"
+    file.write_text(TEXT)
+    assert config.load(file).data_dir == str(tmp_path / "railswitch-data")
+
+
+def test_file_is_found_by_flag_then_environment_then_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.toml", "b.toml", "railswitch.toml"):
+        (tmp_path / name).write_text(TEXT)
+    environ = {"RAILSWITCH_CONFIG": "b.toml"}
+    assert config.find("a.toml", environ).name == "a.toml"
+    assert config.find(None, environ).name == "b.toml"
+    assert config.find(None, {}).name == "railswitch.toml"
+
+
+def test_missing_file_says_why_it_was_looked_for_and_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"(?s)RAILSWITCH_CONFIG.*--config FILE"):
+        config.find(None, {"RAILSWITCH_CONFIG": str(tmp_path / "none.toml")})
+
+
+def test_keys_lists_nested_and_repeated_keys() -> None:
+    listed = list(config.keys())
+    assert {"data_dir", "instruments[].tick", "mapping.orders.side.map", "gate.fills_min"} <= set(
+        listed
+    )
+    assert len(listed) == len(set(listed))
