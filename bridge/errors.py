@@ -69,3 +69,35 @@ class StepFailed(BridgeError):
 
 class WriteBackStopped(BridgeError):
     """Engine events can't be written to the legacy database; nothing of the batch was."""
+
+
+class FenceNotInstalled(BridgeError):
+    """The legacy database has no fence, or our role may not use it."""
+
+
+class FenceBusy(BridgeError):
+    """A lock in the legacy database was not to be had in time; the message says who holds it."""
+
+
+class FenceUnknown(BridgeError):
+    """The legacy database fell silent while the fence was moved: read it before going on."""
+
+
+class StaleEpoch(BridgeError):
+    """A newer flip has moved the fence. Whoever gets this must give up."""
+
+
+class StageUnknown(BridgeError):
+    """A proxy worker has found no stage of any instrument, and does not guess who answers."""
+
+
+class LegacyLookupFailed(BridgeError):
+    """The legacy database did not say in time what a live or held order needs from it."""
+
+
+class NotNow(BridgeError):
+    """A rule forbids it now, and nothing was done; `reasons` has the next steps."""
+
+    def __init__(self, message: str, *reasons: str) -> None:
+        super().__init__(message)
+        self.reasons = reasons

@@ -1,20 +1,25 @@
-"""The flip: an instrument goes from legacy to the engine (DESIGN.md section 7, whose order of steps is the argument).
+"""The flip: an instrument goes from legacy to the engine (DESIGN.md section 7, whose order of steps
+is the argument).
 
-Until the commit every failure leads back to legacy, and legacy alone; from the commit on the only way is forward. Either
-way is here, and each of its steps may be taken twice: whoever finds a half-done flip takes them again.
+Until the commit every failure leads back to legacy, and legacy alone; from the commit on the only
+way is forward. Either way is here, and each of its steps may be taken twice: whoever finds a
+half-done flip takes them again.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 
 from bridge.compare_books import compare_books
 from bridge.errors import StepFailed
 from bridge.legacy_side import ENGINE, LEGACY
-from bridge.limits import MARKER_LOOK_S
+from bridge.limits import FENCE_SHARE, MARKER_LOOK_S
 from bridge.stage import Stage
 from bridge.steps import OPERATING_FAULTS, Drive
 from engine.types import Mode
+
+_log = logging.getLogger(__name__)
 
 HOLD = "hold"
 FENCE = "fence"
@@ -33,8 +38,7 @@ def plan(symbol: str, epoch: int, hold_ms_max: int) -> tuple[str, ...]:
         f"fence: the legacy database refuses orders and fills of {symbol}, at epoch {epoch + 1}",
         "catch up: the shadow reads and compares everything up to the fence",
         "compare: legacy's open orders and the engine's book, order by order, place by place",
-        f"commit: {symbol} is live at epoch {epoch + 1}; until here every failure leads back by "
-        "itself",
+        f"commit: {symbol} is live at epoch {epoch + 1}; until then every failure leads back",
         "open: the engine takes orders, the write-back follows",
         "release: proxies send what they held to the engine",
     )
@@ -55,13 +59,15 @@ async def drive(one: Drive) -> None:
             raise StepFailed(f"{missing}, within {tools.config.hold_ms_max} ms")
         detail["workers"] = len(tools.workers.heard())
     async with one.step(FENCE) as detail:
-        wait_s = _positive(one.remaining_s)
+        wait_s = FENCE_SHARE * _positive(one.remaining_s)
         await tools.legacy.fence(flip.symbol, ENGINE, flip.epoch_to, flip.id, wait_s=wait_s)
         detail["epoch"] = flip.epoch_to
     async with one.step(CATCH_UP):
-        while await tools.ledger.marker_consumed(flip.symbol) < flip.id:
-            await asyncio.sleep(MARKER_LOOK_S)
+        await _caught_up(one)
     async with one.step(COMPARE) as detail:
+        evidence = await tools.evidence(flip.symbol)
+        if evidence is None or evidence.counts.mismatched:
+            raise StepFailed("operations differ since the gate passed: see the parity report")
         detail.update(await compare(one))
     async with one.step(COMMIT) as detail:
         _positive(one.remaining_s)
@@ -85,8 +91,9 @@ async def complete(one: Drive) -> None:
 
 
 async def undo(one: Drive) -> None:
-    """After the decision to abort. A fence that may have been taken is given back above its epoch, so
-    that whoever still tries to take it comes too late."""
+    """After the decision to abort. A fence that may have been taken is given back above its epoch,
+    so that whoever still tries to take it comes too late.
+    """
     one.unbounded()
     tools, flip = one.tools, one.flip
     steps = await tools.ledger.steps(flip.id)
@@ -102,12 +109,13 @@ async def undo(one: Drive) -> None:
         detail["hold_ms"] = one.hold_ms
     one.flip = await tools.ledger.finish(flip, one.hold_ms)
     if epoch is not None:
-        # The shadow goes on whatever the engine's epoch is; the control process sets it right later.
+        # The shadow goes on whatever the engine's epoch is; the control process sets it right
+        # later.
         instrument = (await tools.ledger.stage(flip.symbol)).instrument
         try:
             await tools.engine.set_mode(instrument, Mode.SHADOW, epoch)
         except OPERATING_FAULTS as error:
-            one.note(f"the engine will be told of epoch {epoch} later: {error}")
+            _log.warning("the engine will be told of epoch %d later: %s", epoch, error)
 
 
 async def compare(one: Drive) -> dict[str, int]:
@@ -121,6 +129,15 @@ async def compare(one: Drive) -> dict[str, int]:
     if not comparison.equal:
         raise StepFailed(*comparison.reasons())
     return {"orders": comparison.orders_legacy, "seq": engine.seq}
+
+
+async def _caught_up(one: Drive) -> None:
+    """Waits until the shadow has compared everything before the fence, as long as the step may."""
+    consumed = 0
+    while consumed < one.flip.id:
+        consumed = await one.tools.ledger.marker_consumed(one.flip.symbol)
+        if consumed < one.flip.id:
+            await asyncio.sleep(MARKER_LOOK_S)
 
 
 def _positive(remaining_s: float) -> float:

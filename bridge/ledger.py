@@ -119,6 +119,11 @@ class Ledger(StoreConnection):
 
     # Flips
 
+    async def refuse_unfinished(self, symbol: str) -> None:
+        """Raises FlipRunning while a flip or rollback of the instrument has not ended."""
+        async with self.cursor() as cursor:
+            await _refuse_unfinished(cursor, symbol)
+
     async def begin(
         self,
         stage: InstrumentStage,
@@ -128,7 +133,7 @@ class Ledger(StoreConnection):
         reason: str,
         evidence: Any,
     ) -> FlipRow:
-        """Raises FlipRunning (who and since when), StageConflict when the row is no longer `stage`."""
+        """Raises FlipRunning (who, since when), StageConflict when the row is no longer `stage`."""
         async with self._changing() as cursor:
             await _refuse_unfinished(cursor, stage.symbol)
             await cursor.execute(
@@ -226,7 +231,7 @@ class Ledger(StoreConnection):
             return await _decide(cursor, flip, "committed", flip.reason)
 
     async def abandon(self, flip: FlipRow, reasons: Sequence[str]) -> FlipRow:
-        """Decides that the flip leads back. Raises StageConflict when it has been decided already."""
+        """Decides that the flip leads back. Raises StageConflict when it was decided already."""
         async with self._changing() as cursor:
             await _still(cursor, flip)
             started = [f"{flip.reason} (why it was started)"] if flip.reason else []

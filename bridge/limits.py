@@ -114,6 +114,7 @@ SANDBOX_POOL_CONNECTIONS = 5
 SANDBOX_MAKERS_BLOCK = 16  # most orders meet fewer; a longer sweep asks again for 8 times as many
 SANDBOX_ROWS_SHOWN_MAX = 100  # of a list without pages
 SANDBOX_BODY_BYTES_MAX = 1 << 20
+SANDBOX_IDLE_S = 20.0  # Puma's persistent_timeout
 SANDBOX_STOP_S = 5.0  # requests that are being answered when it is told to stop may take so long
 assert SANDBOX_MAKERS_BLOCK >= 2  # the fault that breaks time priority needs to see two
 
@@ -134,3 +135,31 @@ WORKERS_RETRY_S = 0.2
 WORKERS_READ_S = 0.5  # how often the keys are read
 WORKERS_LOOK_S = 0.05  # and while a flip waits for them
 assert WORKERS_LOOK_S < WORKERS_READ_S < WORKER_REPORT_S
+
+# The load generator.
+LOAD_TIMEOUT_S = 30.0  # longer than any pause that a flip or a recovering engine may cause
+LOAD_LATENCY_US_MAX = 60_000_000
+LOAD_SAMPLES_MAX = 2_000_000  # 14 bytes each; beyond, only the histograms grow
+LOAD_BACKLOG_MAX = 100_000  # due requests without a free client; beyond: skipped, counted
+LOAD_RETRY_S = 0.05  # a client that could not connect waits so long before its next request
+assert LOAD_TIMEOUT_S * 1_000_000 < LOAD_LATENCY_US_MAX
+
+# Flips and rollbacks.
+MARKER_LOOK_S = 0.002  # how often it is asked whether the shadow has come to the fence
+SETTLE_S = 10.0  # how long a failed flip's own driver tries to finish it; then the watch goes on
+SETTLE_AGAIN_S = 0.25
+# A rollback that nobody asked for begins because something is slow: writing back what is behind
+# may take longer than an operator's flip ever may.
+UNATTENDED_HOLD_MS_MAX = 30_000
+# The control process's own questions and commands to the engine; in a hold the budget is shorter.
+ENGINE_CONTROL_S = 3.0
+
+# Fence: beyond the lock timeout that PostgreSQL keeps by itself, how long its answers may take.
+FENCE_TIMEOUT_MARGIN_S = 0.5
+FENCE_GIVE_BACK_S = 5.0  # waiting for writers, when no client's hold depends on it
+FENCE_SHARE = 0.5  # of what is left of the hold budget: the rest is for catching up and comparing
+WRITERS_LOOK_S = 0.02
+
+# The final audit: how many contradictions a check shows; the count says the rest.
+AUDIT_EXAMPLES_MAX = 5
+LAG_SHARE = 0.5  # of the hold budget that the shadow may be behind when a flip begins

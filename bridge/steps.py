@@ -1,10 +1,12 @@
-"""How the steps of a flip or rollback are taken: written down before, measured, told, and bounded in time."""
+"""How the steps of a flip or rollback are taken: written down before, measured, told, and bounded
+in time.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +24,7 @@ from bridge.workers import Workers
 from bridge.writeback import WriteBack
 from engine.errors import EngineError
 from shadow.errors import ShadowError
+from shadow.verdict import Evidence
 
 _log = logging.getLogger(__name__)
 
@@ -63,6 +66,7 @@ class Tools:
     engine: EngineAdmin
     legacy: LegacySide
     write_back: WriteBack
+    evidence: Callable[[str], Awaitable[Evidence | None]]  # of an instrument, as the shadow left it
     config: FlipConfig
     probe: Probe = unprobed
 
@@ -78,12 +82,15 @@ class Drive:
         self._held_at_s: float | None = None
         self._deadline_s: float | None = None
         self._budget_ms = 0
+        self._bound: asyncio.Timeout | None = None
 
     def begin_hold(self, budget_ms: int) -> None:
-        """From here on every step must be over within the budget, until `unbounded`."""
+        """From here on every step, this one too, must be over within the budget."""
         self._held_at_s = self._clock()
         self._deadline_s = self._held_at_s + budget_ms / 1000
         self._budget_ms = budget_ms
+        if self._bound is not None:
+            self._bound.reschedule(self._deadline_s)
 
     def unbounded(self) -> None:
         self._deadline_s = None
@@ -101,8 +108,8 @@ class Drive:
     async def step(self, name: str) -> AsyncIterator[dict[str, Any]]:
         """The body takes the step, and puts what it found into the yielded detail.
 
-        A step that raises StepFailed has certainly not been taken, and is written down as failed; after any
-        other error it stays intended: it may have been taken.
+        A step that raises StepFailed has certainly not been taken, and is written down as failed;
+        after any other error it stays intended: it may have been taken.
         """
         began_s = self._clock()
         detail: dict[str, Any] = {}
@@ -110,7 +117,7 @@ class Drive:
         self._tell(n, name, "intended", began_s, detail)
         self.tools.probe(name, "intended")
         try:
-            async with asyncio.timeout_at(self._deadline_s):
+            async with asyncio.timeout_at(self._deadline_s) as self._bound:
                 yield detail
         except Exception as error:
             failure = self._over_budget(name, error)
@@ -141,9 +148,7 @@ class Drive:
             f"step {name} was not over within the hold budget of {self._budget_ms} ms"
         )
 
-    def _tell(
-        self, n: int, name: str, state: str, began_s: float, detail: dict[str, Any]
-    ) -> None:
+    def _tell(self, n: int, name: str, state: str, began_s: float, detail: dict[str, Any]) -> None:
         self._report(
             StepUpdate(
                 flip_id=self.flip.id,

@@ -43,6 +43,10 @@ SEGMENT_BYTES_MAX = 64 * 2**20
 # holds much that an order would have to wait behind.
 ZERO_STEP_BYTES = 512 * 2**10
 
+# The journal's thread waits this long at most for the interpreter while the loop works.
+# Python's own 5 ms would be added to every sync of a busy engine.
+SWITCH_INTERVAL_S = 0.000_2
+
 # --- gateway
 
 # One message with commands: a whole frame. A longer one is refused as soon as its header is read.
@@ -102,7 +106,7 @@ CLIENT_UNANSWERED_MAX = 16_384
 CONNECT_S = 5.0  # one attempt: connecting and logging in
 RECONNECT_S_MIN = 0.05
 RECONNECT_S_MAX = 1.0
-TAIL_BATCHES_MAX = 256  # read ahead of whoever iterates; past it the client stops reading
+TAIL_AHEAD_BYTES_MAX = 16 * 2**20  # of a tail, received and not yet iterated
 
 assert FRAME_COMMANDS_MAX * 64 + 4_160 < SEGMENT_BYTES_MIN <= SEGMENT_BYTES_MAX
 assert ZERO_STEP_BYTES > FRAME_COMMANDS_MAX * 64 + 4_160

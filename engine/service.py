@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -63,6 +64,7 @@ async def serve(
     can't start; JournalFailed or MarketFailed where it must not go on: the process has to end then.
     """
     shard = Shard(settings)
+    sys.setswitchinterval(limits.SWITCH_INTERVAL_S)
     try:
         await shard.recover(stop)
         if not stop.is_set():
@@ -106,7 +108,7 @@ class Shard:
         loop = asyncio.get_running_loop()
         began = time.monotonic()
         opening = loop.run_in_executor(self._writer, self._open)
-        await _either(opening, stop)
+        await _either({opening}, stop)
         self._is_abandoned = stop.is_set()
         with suppress(_Abandoned):
             self._journal = journal = await opening
@@ -137,7 +139,9 @@ class Shard:
         ticker = asyncio.ensure_future(self._tick())
         pump = asyncio.ensure_future(self._pump(stop))
         try:
-            await _either(pump, stop)
+            await _either({pump, ticker}, stop)
+            if ticker.done():
+                ticker.result()
             self._work.set()
             await pump  # the frame in flight is still answered
             for connection in tuple(self._connections):
@@ -146,6 +150,7 @@ class Shard:
                 await asyncio.wait_for(self._is_empty.wait(), limits.CLOSE_GRACE_S)
         finally:
             ticker.cancel()
+            pump.cancel()
 
     async def close(self) -> None:
         if self._server is not None:
@@ -154,6 +159,7 @@ class Shard:
             task.cancel()
         for connection in tuple(self._connections):
             connection.abort()
+        self._is_abandoned = True
         self._feed.close()
         self._writer.shutdown()
         if self._journal is not None:
@@ -364,11 +370,11 @@ class _Abandoned(Exception):
     """Recovery was told to stop."""
 
 
-async def _either(future: asyncio.Future[Any], event: asyncio.Event) -> None:
-    """Returns when the future is done or the event set; leaves the future alone."""
-    waiting = asyncio.ensure_future(event.wait())
+async def _either(futures: set[asyncio.Future[Any]], event: asyncio.Event) -> None:
+    """Returns when one of the futures is done or the event set; leaves the futures alone."""
+    waiting: asyncio.Future[Any] = asyncio.ensure_future(event.wait())
     try:
-        await asyncio.wait({future, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(futures | {waiting}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         waiting.cancel()
 

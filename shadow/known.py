@@ -37,9 +37,7 @@ def explaining(
 
     `hits` are the operations that each rule has explained so far.
     """
-    valid = [
-        rule for rule in rules if today <= rule.expires and hits.get(rule.id, 0) < rule.hits_max
-    ]
+    valid = [rule for rule in rules if _holds(rule, hits, today)]
     used: dict[str, None] = {}
     for difference in differences:
         rule = next((one for one in valid if one.covers(symbol, difference.kind)), None)
@@ -47,3 +45,15 @@ def explaining(
             return ()
         used[rule.id] = None
     return tuple(used)
+
+
+def still_holding(
+    rules: Iterable[Rule], ids: Sequence[str], hits: Mapping[str, int], today: date
+) -> bool:
+    """Whether all these rules may explain one operation more: one that follows from what they did."""
+    held = {rule.id for rule in rules if _holds(rule, hits, today)}
+    return bool(ids) and held.issuperset(ids)
+
+
+def _holds(rule: Rule, hits: Mapping[str, int], today: date) -> bool:
+    return today <= rule.expires and hits.get(rule.id, 0) < rule.hits_max

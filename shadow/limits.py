@@ -57,6 +57,7 @@ CAPTURE_GRACE_AT_MARKER_S = 0.1  # a flip waits for us: what is not here now is 
 CAPTURES_HELD_MAX = 100_000  # read and not settled, about 2 kB each; then they wait in Redis
 CAPTURE_ENTRIES_READ_MAX = 64  # entries of one read
 CAPTURE_BLOCK_MS = 500  # longest wait of one read: how soon a stop is noticed
+REDIS_S = 5.0  # an answer that takes longer will not come
 CAPTURE_WORKERS_MAX = 1_000  # workers whose next number is kept; a new run of a worker is a new one
 CAPTURE_HISTORY_ENTRIES_MAX = 10_000  # looked through at the first start, for the workers' numbers
 GAP_CLAIM_S = 15.0  # a lost capture that no operation misses for so long counts as a gap

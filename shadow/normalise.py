@@ -16,11 +16,11 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from engine.types import Command, CommandKind, OrderType, Side, TimeInForce
-from shadow.legacy.convert import NotExact, Scale
+from shadow.errors import NotExact
+from shadow.legacy.convert import Scale
 from shadow.legacy.mapping import Route, Words
 
-ID_MAX = 2**63 - 1  # ids and accounts are bigint in the monolith's database
-
+_BIGINT_MAX = 2**63 - 1  # of ids and accounts in the monolith's database
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
 _ID = re.compile(r"[0-9]{1,19}")
 _KEY = re.compile(r"([^\[\]]+)((?:\[[^\[\]]+\])*)")  # a[b][c], no arrays
@@ -193,53 +193,70 @@ def _word(
 def _price(value: object, scale: Scale | None, errors: dict[str, str]) -> int:
     if scale is None:
         return _steps(value, "price", None, errors)
-    step = (scale.ticks, scale.tick, scale.price_ticks_max, scale.price)
-    return _steps(value, "price", step, errors)
+    return _steps(
+        value, "price", (scale.ticks, scale.tick, scale.price_ticks_max, scale.price), errors
+    )
 
 
 def _quantity(value: object, scale: Scale | None, errors: dict[str, str]) -> int:
     if scale is None:
         return _steps(value, "quantity", None, errors)
-    step = (scale.lots, scale.lot, scale.qty_lots_max, scale.quantity)
-    return _steps(value, "quantity", step, errors)
+    return _steps(
+        value, "quantity", (scale.lots, scale.lot, scale.qty_lots_max, scale.quantity), errors
+    )
 
 
-_Step = tuple[Callable[[Decimal], int], Decimal, int, Callable[[int], Decimal]]
+# How a number becomes steps, one step, the most of them, and the way back.
+_Grid = tuple[Callable[[str], int], Decimal, int, Callable[[int], Decimal]]
 
 
-def _steps(value: object, name: str, step: _Step | None, errors: dict[str, str]) -> int:
-    """The number in steps; 0, and an error, for one that the monolith would refuse."""
+def _steps(value: object, name: str, grid: _Grid | None, errors: dict[str, str]) -> int:
+    """The number in steps; 0, and an error, for one that the monolith would refuse.
+
+    `grid` is None where the instrument is unknown: then only the number itself is judged.
+    """
+    if grid is not None and isinstance(value, str) and _NUMBER.fullmatch(value):
+        try:
+            steps = grid[0](value.removeprefix("+"))
+        except NotExact:
+            steps = 0
+        if 0 < steps <= grid[2]:
+            return steps
     if _blank(value):
         errors[name] = "can't be blank"
         return 0
     number = _number(value)
     if number is None:
         errors[name] = "is not a number"
-        return 0
-    if number <= 0:
+    elif number <= 0:
         errors[name] = "must be greater than 0"
-        return 0
-    if step is None:
-        return 0
-    convert, unit, steps_max, back = step
-    most = back(steps_max)
-    try:
-        steps = convert(number)
-    except NotExact:
-        errors[name] = f"must be a multiple of {_plain(unit)}"
-        return 0
-    if number > most:
-        errors[name] = f"must be less than or equal to {_plain(most)}"
-        return 0
-    return steps
+    elif grid is not None:
+        return _whole_steps(number, name, grid, errors)
+    return 0
+
+
+def _whole_steps(number: Decimal, name: str, grid: _Grid, errors: dict[str, str]) -> int:
+    convert, step, most, back = grid
+    if not _is_multiple(number, step):
+        errors[name] = f"must be a multiple of {_plain(step)}"
+    elif number > back(most):
+        errors[name] = f"must be less than or equal to {_plain(back(most))}"
+    else:
+        return convert(format(number, "f"))
+    return 0
+
+
+def _is_multiple(number: Decimal, step: Decimal) -> bool:
+    """Exact however many digits there are, which `%` in a decimal context is not."""
+    numerator, denominator = number.as_integer_ratio()
+    step_numerator, step_denominator = step.as_integer_ratio()
+    return (numerator * step_denominator) % (denominator * step_numerator) == 0
 
 
 def _number(value: object) -> Decimal | None:
     if isinstance(value, bool):
         return None
-    if isinstance(value, int):
-        return Decimal(value)
-    if isinstance(value, str) and _NUMBER.fullmatch(value):
+    if isinstance(value, int) or (isinstance(value, str) and _NUMBER.fullmatch(value)):
         return Decimal(value)
     return None
 
@@ -260,7 +277,7 @@ def _is_space(value: object) -> bool:
 
 def _id(text: str) -> int:
     number = int(text) if _ID.fullmatch(text) else 0
-    return number if number <= ID_MAX else 0
+    return number if number <= _BIGINT_MAX else 0
 
 
 def _root(route: Route) -> str:

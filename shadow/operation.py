@@ -118,7 +118,7 @@ class Cancel(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Touch(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """An order written again without a fill or a cancel. It counts only if it changes what the engine has."""
+    """An order written again without a fill or a cancel: nothing, or an amend behind our back."""
 
     order: OrderImage
 

@@ -58,7 +58,10 @@ class OperationVerdict(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
-    """Of one instrument since it came into shadow, all loads together. seen == the sum of the six below it."""
+    """Of one instrument since it came into shadow, over all loads.
+
+    `seen` is the sum of the six below it.
+    """
 
     seen: int = 0
     matched: int = 0

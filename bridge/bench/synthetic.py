@@ -6,7 +6,7 @@ database and the proxy.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -268,9 +268,9 @@ class Monolith:
         self._market.apply(b"".join(map(encode_command, commands)), self.at_us * 1000)
 
 
-def open_for_shadow(scales: Iterator[Scale] | Sequence[Scale], *, session: int) -> list[Command]:
+def open_for_shadow(scales: Iterable[Scale], *, session: int) -> list[Command]:
     """What an ADMIN session sends before anything is fed; its references grow from 1."""
-    commands = []
+    commands: list[Command] = []
     for scale in scales:
         ref = len(commands) + 1
         define = instrument_command(

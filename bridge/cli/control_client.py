@@ -4,59 +4,78 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import json
 from collections.abc import Iterator
-from typing import Any
+from typing import TypeVar
 from urllib.parse import quote
 
+import msgspec
+
 from bridge.config_rules import host_port
+from bridge.control.messages import (
+    ActOutcome,
+    ActRequest,
+    DryRun,
+    GateReport,
+    Refused,
+    StageRequest,
+    Status,
+)
 from bridge.errors import ControlRefused, ControlUnreachable
 from bridge.limits import CONTROL_ANSWER_S, CONTROL_STEP_S
+from bridge.steps import StepUpdate
+
+_Answer = TypeVar("_Answer", Status, GateReport)
+Line = StepUpdate | DryRun | ActOutcome | Refused
 
 
 class ControlClient:
-    """Blocking; one connection for each call."""
+    """Blocking; one connection for each call.
+
+    Raises ControlRefused when a rule forbids what was asked, ControlUnreachable when control does
+    not answer, or falls silent half-way: then `railswitch status` says what became of it.
+    """
 
     def __init__(self, listen: str) -> None:
         self._listen = listen
         self._host, self._port = host_port(listen)
 
-    def status(self) -> dict[str, Any]:
-        return self._ask("/status")
+    def status(self) -> Status:
+        return self._ask("/status", Status)
 
-    def gate(self, symbol: str) -> dict[str, Any]:
-        return self._ask(f"/instruments/{quote(symbol, safe='')}/gate")
+    def gate(self, symbol: str) -> GateReport:
+        return self._ask(f"/instruments/{quote(symbol, safe='')}/gate", GateReport)
 
-    def act(self, symbol: str, what: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """Each step as it is taken; the last one is the outcome.
-
-        Raises ControlRefused when a rule forbids it, ControlUnreachable when control does not
-        answer, or falls silent half-way: then `railswitch status` says what became of it.
-        """
+    def act(self, symbol: str, what: str, body: ActRequest | StageRequest) -> Iterator[Line]:
+        """Each step as it is taken; the last line is the outcome, or the plan of a dry run."""
         path = f"/instruments/{quote(symbol, safe='')}/{what}"
-        with self._exchange("POST", path, body, CONTROL_STEP_S) as response:
+        last: Line | None = None
+        with self._exchange("POST", path, msgspec.json.encode(body), CONTROL_STEP_S) as response:
             while line := response.readline():
-                yield json.loads(line)
+                last = msgspec.json.decode(line, type=Line)
+                yield last
+        if last is None or isinstance(last, StepUpdate):
+            raise ControlUnreachable(
+                f"control at {self._listen} ended in the middle of the {what}: whoever takes over "
+                "finishes it or takes it back; `railswitch status` says which"
+            )
 
-    def _ask(self, path: str) -> dict[str, Any]:
+    def _ask(self, path: str, kind: type[_Answer]) -> _Answer:
         with self._exchange("GET", path, None, CONTROL_ANSWER_S) as response:
-            answer: dict[str, Any] = json.loads(response.read())
-            return answer
+            return msgspec.json.decode(response.read(), type=kind)
 
     @contextlib.contextmanager
     def _exchange(
-        self, method: str, path: str, body: dict[str, Any] | None, patience_s: float
+        self, method: str, path: str, body: bytes | None, patience_s: float
     ) -> Iterator[http.client.HTTPResponse]:
         connection = http.client.HTTPConnection(self._host, self._port, timeout=patience_s)
+        headers = {"Content-Type": "application/json"} if body is not None else {}
         try:
-            headers = {"Content-Type": "application/json"} if body is not None else {}
-            data = json.dumps(body).encode() if body is not None else None
-            connection.request(method, path, data, headers)
+            connection.request(method, path, body, headers)
             response = connection.getresponse()
             if response.status >= 400:
-                raise ControlRefused(_reason(response))
+                raise _refusal(response)
             yield response
-        except (OSError, http.client.HTTPException, ValueError) as error:
+        except (OSError, http.client.HTTPException, msgspec.MsgspecError) as error:
             raise ControlUnreachable(
                 f"control at {self._listen} does not answer ({error or type(error).__name__}): "
                 "see that `railswitch up` or `railswitch control` runs"
@@ -65,9 +84,13 @@ class ControlClient:
             connection.close()
 
 
-def _reason(response: http.client.HTTPResponse) -> str:
-    """The `error` of a JSON answer, else all of it."""
-    text = response.read().decode(errors="replace").strip()
-    with contextlib.suppress(ValueError, AttributeError):
-        return str(json.loads(text).get("error") or text)
-    return text or f"control answered {response.status}"
+def _refusal(response: http.client.HTTPResponse) -> ControlRefused | ControlUnreachable:
+    """From 500 on it is control itself that has a problem."""
+    data: bytes = response.read()
+    kind = ControlUnreachable if response.status >= 500 else ControlRefused
+    try:
+        refused = msgspec.json.decode(data, type=Refused)
+    except msgspec.MsgspecError:
+        return kind(data.decode(errors="replace").strip() or f"control said {response.status}")
+    lines = [refused.error, *(f"  - {reason}" for reason in refused.reasons), refused.next]
+    return kind("\n".join(line for line in lines if line))

@@ -84,6 +84,13 @@ def micros(value_us: float, count: int) -> str:
     return f"{value_us / 1000:.2f} ms" if value_us >= 1000 else f"{value_us:.0f} us"
 
 
+def summary_us(histogram: Any) -> dict[str, float]:
+    """Of an HdrHistogram of microseconds."""
+    quantiles = {"p50_us": 50, "p99_us": 99, "p999_us": 99.9, "max_us": 100}
+    values = {key: histogram.get_value_at_percentile(at) for key, at in quantiles.items()}
+    return {"count": histogram.get_total_count(), **values}
+
+
 @contextlib.contextmanager
 def progress(text: str, *, quiet: bool = False) -> Iterator[None]:
     """A spinner on stderr while something takes its time; nothing without a terminal."""

@@ -9,17 +9,19 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
 import uvloop
 
-from bridge.cli.common import Context, add_config_options, context
+from bridge.app import Ready
+from bridge.cli.common import add_config_options, context
 from bridge.cli.exits import Exit
 from bridge.cli.output import print_json_line
+from bridge.config import Config
 
-Ready = Callable[[Mapping[str, str]], None]
-Main = Callable[[Context, asyncio.Event, Ready], Awaitable[None]]
+Main = Callable[[Config, asyncio.Event, Ready], Awaitable[None]]
 
 _LOG_FORMAT = "%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s: %(message)s"
 
@@ -37,22 +39,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, main: Main) -> Exit:
     """Runs `main` to its end. SIGTERM and SIGINT set its stop event: it then ends by itself."""
     log_to_stderr()
-    uvloop.run(_run(context(args), args.ready_fd, main))
+    uvloop.run(_run(context(args).config, args.ready_fd, main))
     return Exit.DONE
 
 
 def log_to_stderr() -> None:
+    logging.Formatter.converter = time.gmtime
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format=_LOG_FORMAT, datefmt="%Y-%m-%dT%H:%M:%S"
     )
 
 
-async def _run(where: Context, ready_fd: int | None, main: Main) -> None:
+async def _run(config: Config, ready_fd: int | None, main: Main) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    await main(where, stop, lambda detail: _tell_ready(ready_fd, detail))
+    await main(config, stop, lambda detail: _tell_ready(ready_fd, detail))
 
 
 def _tell_ready(ready_fd: int | None, detail: Mapping[str, str]) -> None:

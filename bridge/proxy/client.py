@@ -1,4 +1,4 @@
-"""One client's connection: its requests in order, its answers in the same order, and how much is read ahead."""
+"""One client's connection: its requests in order, and its answers in the same order."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ class ClientConnection(asyncio.Protocol):
         self._active: Exchange | None = None  # whose answer is next
         self._queue: deque[Exchange] = deque()  # behind it
         self._paused = 0
+        self._pumping = False
         self._tunnel: asyncio.Transport | None = None  # the monolith's, once protocols are switched
         self._half_closed = False  # the client sends no more, and still reads
         self._lingers_since = 0.0  # we send no more, and still read
@@ -51,7 +52,8 @@ class ClientConnection(asyncio.Protocol):
         self._server.connected(self)
 
     def data_received(self, data: bytes) -> None:
-        self._progress_at = self._server.now
+        if not self._reader.in_head:  # a head has its time as a whole
+            self._progress_at = self._server.now
         if self._tunnel is not None:
             self._tunnel.write(data)
         elif not self._lingers_since:
@@ -69,6 +71,7 @@ class ClientConnection(asyncio.Protocol):
         if reader.reading is not None:
             reader.refuse(HTTPStatus.BAD_REQUEST)
         self._half_closed = True
+        self._pump()
         return self._active is not None
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -86,14 +89,16 @@ class ClientConnection(asyncio.Protocol):
         if self._tunnel is not None:
             self._tunnel.pause_reading()
         elif self._active is not None and self._active.upstream is not None:
-            self._active.upstream.transport.pause_reading()
+            self._active.upstream.pause_reading()
 
     def resume_writing(self) -> None:
         self._stuck_since = 0.0
         if self._tunnel is not None:
             self._tunnel.resume_reading()
-        elif self._active is not None and self._active.upstream is not None:
-            self._active.upstream.transport.resume_reading()
+        elif self._active is None:
+            self._pump()
+        elif self._active.upstream is not None:
+            self._active.upstream.resume_reading()
 
     # The reader's, the upstream connection's and the server's side.
 
@@ -126,7 +131,7 @@ class ClientConnection(asyncio.Protocol):
         """An order entry whose body decides where it goes: nobody else can say that it may come."""
         if exchange.awaits_continue and not exchange.version_10:
             self.transport.write(head.CONTINUE)
-        exchange.awaits_continue = False
+            exchange.continued = True
 
     def answer(
         self,
@@ -160,12 +165,13 @@ class ClientConnection(asyncio.Protocol):
             exchange.discarding = True
             exchange.out.clear()
         if not exchange.keep_alive:
+            self._queue.clear()
             if exchange.request_done:
                 self._close()
             else:
                 self._linger()
             return
-        if self._reader.switching:
+        if exchange.upgrade:
             self._reader.not_switched()
         self._pump()
 
@@ -211,12 +217,28 @@ class ClientConnection(asyncio.Protocol):
             self._queue.append(exchange)
 
     def _pump(self) -> None:
-        """Begins the next exchange if there is one, and sends on what has come of its request."""
+        """Begins what can be begun, and sends on what has come of a request.
+
+        An answer of our own may end an exchange at once, and calls this again from within.
+        """
+        if self._pumping:
+            return
+        self._pumping = True
+        try:
+            while self._step():
+                pass
+        finally:
+            self._pumping = False
+
+    def _step(self) -> bool:
+        """True when the active exchange has ended and the next one can begin."""
         exchange = self._active
         if exchange is None:
             if not self._queue:
-                self._rest_now()
-                return
+                self._rest()
+                return False
+            if self._stuck_since:
+                return False  # the client must first read what it was told
             exchange = self._active = self._queue.popleft()
         if exchange.refused:
             exchange.keep_alive = False
@@ -230,18 +252,20 @@ class ClientConnection(asyncio.Protocol):
             exchange.upstream.write(b"".join(exchange.out))
             exchange.out.clear()
         if self._active is not exchange:
-            return
+            return not self.transport.is_closing()
         if self._queue:
             self._pause(_PIPELINE)
         if exchange.upstream is None and not exchange.request_done and not exchange.collecting:
             self._pause(_NOT_SENT)
+        return False
 
-    def _rest_now(self) -> None:
+    def _rest(self) -> None:
         """Nothing to answer."""
         if self._paused:
             self._resume(_PIPELINE)
-        if self._reader.reading is None and (
-            self._reader.ended or self._half_closed or self._server.stopping
+        reader = self._reader
+        if reader.reading is None and (
+            reader.ended or self._half_closed or self._server.stopping
         ):
             self._close()
 
@@ -258,7 +282,7 @@ class ClientConnection(asyncio.Protocol):
                 self.transport.resume_reading()
 
     def _linger(self) -> None:
-        """Says that no more comes, and reads what the client still sends: a reset would destroy the answer."""
+        """No more will be sent; what still comes is read: a reset would destroy the answer."""
         self._lingers_since = self._server.now
         if self.transport.is_closing():
             return

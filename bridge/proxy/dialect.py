@@ -89,9 +89,7 @@ class Dialect:
         return msgspec.json.encode({root: shown} if root else shown)
 
     def _fills(self, scale: Scale, view: OrderView) -> list[dict[str, object]]:
-        return [
-            {key: value(scale, fill) for key, value in self._fill} for fill in view.fills
-        ]
+        return [{key: value(scale, fill) for key, value in self._fill} for fill in view.fills]
 
     def _side(self, view: OrderView) -> str:
         return self._words.side[_SIDES[Side(view.side)]]

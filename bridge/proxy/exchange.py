@@ -30,7 +30,9 @@ class Exchange:
         "client",
         "collecting",
         "content_type",
+        "continued",
         "discarding",
+        "held_since",
         "identity",
         "is_order",
         "keep_alive",
@@ -49,6 +51,7 @@ class Exchange:
         "since",
         "started",
         "status",
+        "symbol",
         "target",
         "upgrade",
         "upstream",
@@ -65,6 +68,7 @@ class Exchange:
         self.chunked = False
         self.upgrade = False  # the client asks for another protocol
         self.awaits_continue = False
+        self.continued = False  # we have told the client that its body may come
         self.refused = 0  # status to refuse it with; 0: it is well-formed
         self.request_id = b""
         self.content_type = b""
@@ -75,6 +79,8 @@ class Exchange:
         self.out: list[bytes] = []  # head and body as they go upstream, not yet written
         self.body: list[bytes] | None = None  # of an order entry; None: not kept, or too large
         self.body_size = 0
+        self.symbol: str | None = None  # of an order entry, once it is known
+        self.held_since = 0.0  # loop clock; 0.0: it never had to wait
         self.started = False  # its turn has come
         self.collecting = False  # the body is read first, to find the instrument
         self.request_done = False

@@ -65,7 +65,9 @@ class HeaderKinds(dict[bytes, int]):
 
 
 # What a client may not have dropped by naming it in Connection: how the message is read, and who sent it.
-_PROTECTED = frozenset({b"host", b"content-length", b"transfer-encoding", b"x-forwarded-for", b"x-request-id"})
+_PROTECTED = frozenset(
+    {b"host", b"content-length", b"transfer-encoding", b"x-forwarded-for", b"x-request-id"}
+)
 _OPTIONS = frozenset({b"close", b"keep-alive", b"upgrade"})
 
 

@@ -48,7 +48,9 @@ class RequestReader:
         self._rest = b""  # what came after that one
         self._delivered = False  # the one in `reading`
         self._head_bytes = 0  # read since the head began, at most
-        self._lines: list[bytes] = []  # fields of the head, or of the trailers: name ": " value CRLF
+        self._lines: list[
+            bytes
+        ] = []  # fields of the head, or of the trailers: name ": " value CRLF
         self._hosts = 0
         self._forwarded_at = -1  # where in `_lines` the value of the last X-Forwarded-For is
         self._connection: set[bytes] = set()

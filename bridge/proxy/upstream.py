@@ -44,7 +44,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._tunnel: asyncio.Transport | None = None  # the client's, once protocols are switched
         self._poll = select.poll()
         self.idle_since = 0.0
-        self._paused = False
+        self._is_reading = True
         self._out: list[bytes] = []  # of the answer, not yet written to the client
         self._reset()
 
@@ -80,6 +80,16 @@ class UpstreamConnection(asyncio.Protocol):
         self._exchange = None
         self.transport.abort()
 
+    def pause_reading(self) -> None:
+        """The client does not read what it gets."""
+        self._is_reading = False
+        self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if not self._is_reading:
+            self._is_reading = True
+            self.transport.resume_reading()
+
     def is_usable(self, now: float) -> bool:
         if self.transport.is_closing():
             return False
@@ -93,14 +103,16 @@ class UpstreamConnection(asyncio.Protocol):
         self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
 
     def pause_writing(self) -> None:
-        self._paused = True
-        if self._exchange is not None and self._exchange.client is not None:
-            self._exchange.client.pause_reading_upstream_full()
+        if self._tunnel is not None:
+            self._tunnel.pause_reading()
+        elif self._exchange is not None and self._exchange.client is not None:
+            self._exchange.client.pause_for_upstream()
 
     def resume_writing(self) -> None:
-        self._paused = False
-        if self._exchange is not None and self._exchange.client is not None:
-            self._exchange.client.resume_reading_upstream_drained()
+        if self._tunnel is not None:
+            self._tunnel.resume_reading()
+        elif self._exchange is not None and self._exchange.client is not None:
+            self._exchange.client.resume_for_upstream()
 
     def data_received(self, data: bytes) -> None:
         if self._tunnel is not None:
@@ -220,7 +232,7 @@ class UpstreamConnection(asyncio.Protocol):
     def _inform(self, exchange: Exchange, status: int) -> None:
         """1xx: passed on to a client that can understand it and has not had it from us."""
         self._informational = True
-        if exchange.version_10 or exchange.collecting:
+        if exchange.version_10 or exchange.continued:
             del self._out[self._line_at :]
             return
         self._out[self._line_at] = head.status_line(status, self._reason)
@@ -286,6 +298,7 @@ class UpstreamConnection(asyncio.Protocol):
         reusable = self._reusable and exchange.request_done and not exchange.out
         self._reset()
         if reusable and not self.transport.is_closing():
+            self.resume_reading()
             self._pool.give_back(self)
         elif not self.transport.is_closing():
             self.transport.close()

@@ -1,4 +1,4 @@
-"""A light HTTP/1.1 client for the load generator: one keep-alive connection, one request at a time."""
+"""The load generator's light HTTP/1.1 client: a keep-alive connection, one request at a time."""
 
 from __future__ import annotations
 
@@ -36,15 +36,22 @@ class HttpConnection:
         self._timeout_s = timeout_s
         self._protocol: _Protocol | None = None
 
-    async def exchange(self, method: bytes, target: bytes, headers: bytes, body: bytes) -> HttpAnswer:
+    async def exchange(
+        self, method: bytes, target: bytes, headers: bytes, body: bytes
+    ) -> HttpAnswer:
         """`headers` are whole lines, each with its CRLF. Raises ExchangeFailed."""
         protocol = await self._connected()
-        request = (
-            b"%s %s HTTP/1.1\r\nHost: %s\r\n%sContent-Length: %d\r\n\r\n%s"
-            % (method, target, self._authority, headers, len(body), body)
+        request = b"%s %s HTTP/1.1\r\nHost: %s\r\n%sContent-Length: %d\r\n\r\n%s" % (
+            method,
+            target,
+            self._authority,
+            headers,
+            len(body),
+            body,
         )
         try:
-            return await asyncio.wait_for(protocol.exchange(request), self._timeout_s)
+            async with asyncio.timeout(self._timeout_s):
+                return await protocol.exchange(request)
         except TimeoutError:
             raise ExchangeFailed(f"no answer in {self._timeout_s:g} s", sent=True) from None
         finally:
@@ -61,10 +68,10 @@ class HttpConnection:
             return self._protocol
         self.close()
         try:
-            _, self._protocol = await asyncio.wait_for(
-                asyncio.get_running_loop().create_connection(_Protocol, self._host, self._port),
-                self._timeout_s,
-            )
+            async with asyncio.timeout(self._timeout_s):
+                _, self._protocol = await asyncio.get_running_loop().create_connection(
+                    _Protocol, self._host, self._port
+                )
         except (OSError, TimeoutError) as error:
             reason = getattr(error, "strerror", None) or "timed out"
             raise ExchangeFailed(f"not connected: {reason}", sent=False) from error

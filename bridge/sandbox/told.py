@@ -55,7 +55,7 @@ class Unanswered(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Samples:
-    """Every latency with its time and symbol, for curves; bounded, and what is beyond is counted."""
+    """Every latency with its time and symbol, for curves; bounded, what is beyond is counted."""
 
     def __init__(self) -> None:
         self.at_s = array("d")  # wall clock of the answer
@@ -95,7 +95,9 @@ class LoadResult:
         self.latencies: dict[tuple[str, str], Any] = {}  # HdrHistogram
         self.samples = Samples()
 
-    def count_answer(self, status: int, at_s: float, phase: str, symbol: str, latency_us: int) -> None:
+    def count_answer(
+        self, status: int, at_s: float, phase: str, symbol: str, latency_us: int
+    ) -> None:
         self.answered += 1
         self.statuses[status] = self.statuses.get(status, 0) + 1
         histogram = self.latencies.get((phase, symbol))

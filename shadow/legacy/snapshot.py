@@ -77,7 +77,7 @@ async def read_open_orders(
 
 
 async def write_mark(url: str, mark_id: str) -> None:
-    """`Mark(mark_id)` will come in the change stream, after everything that has committed by now."""
+    """`Mark(mark_id)` comes in the change stream after everything that has committed by now."""
     async with connected(url) as connection:
         with translated(url, "writing a mark into"):
             await connection.execute(f"SET statement_timeout = {int(QUERY_S * 1000)}")

@@ -50,40 +50,29 @@ I64_MAX = 2**63 - 1
 
 
 def test_of_several_reasons_the_lowest_number_is_given(driver: Driver) -> None:
-    """One command breaks everything; each step repairs what was complained of last."""
+    """One command breaks every rule; each step repairs only what was complained of last."""
     driver.send(new(1, BUY, 100, account=8))
-    command = Command(
-        kind=CommandKind.CANCEL,
-        stp=1,
-        session=9,
-        instrument=77,
-        epoch=5,
-        ref=1,
-        account=7,
-        order_id=2,
-        price_ticks=-1,
+    command = changed(
+        new(1, SELL, -1, 0, session=CONTROL, instrument=99, epoch=9, ref=1), kind=99, stp=1
     )
-    object_of = [
+    repairs: list[tuple[Reason, dict[str, int]]] = [
         (Reason.UNKNOWN_KIND, {"kind": CommandKind.NEW}),
-        (Reason.BAD_FIELD, {"stp": 0, "side": SELL, "ord_type": 2, "tif": 1}),
-        (Reason.NOT_PERMITTED, {"session": PROXY}),
-        (Reason.REF_NOT_INCREASING, {"ref": 100, "session": CONTROL}),
+        (Reason.BAD_FIELD, {"stp": 0}),
+        (Reason.REF_NOT_INCREASING, {"ref": 0}),  # 0: the driver's next
         (Reason.NOT_PERMITTED, {"session": PROXY}),
         (Reason.UNKNOWN_INSTRUMENT, {"instrument": ETH}),
         (Reason.INSTRUMENT_CLOSED, {"instrument": BTC}),
-        (Reason.STALE_EPOCH, {"epoch": 1, "order_id": 1}),
+        (Reason.STALE_EPOCH, {"epoch": 1}),
         (Reason.DUPLICATE_ORDER_ID, {"order_id": 2}),
         (Reason.BAD_PRICE, {"price_ticks": PRICE_MAX + 1}),
         (Reason.PRICE_TOO_HIGH, {"price_ticks": 100}),
         (Reason.BAD_QUANTITY, {"qty_lots": QTY_MAX + 1}),
         (Reason.QUANTITY_TOO_LARGE, {"qty_lots": 1}),
     ]
-    command = changed(command, kind=99)
-    for step, (reason, repair) in enumerate(object_of):
-        assert driver.reason(command) is reason, f"step {step}"
+    assert [reason for reason, _ in repairs] == sorted(reason for reason, _ in repairs)
+    for reason, repair in repairs:
+        assert driver.reason(command) is reason
         command = changed(command, **repair)
-        if command.ref > 1:
-            command = changed(command, ref=command.ref + 1)
     assert driver.reason(command) is Reason.NONE
 
 
@@ -133,13 +122,17 @@ _SOUND = {
         ("instrument", "side:1 ord_type:2 tif:1 flags:1 stp:1 epoch:1 aux:1"),
         (
             "mode",
-            "side:1 ord_type:2 tif:1 flags:1 stp:1 account:1 order_id:1 price_ticks:-1 qty_lots:1"
-            " aux:3 aux:256 aux:18446744073709551615",
+            (
+                "side:1 ord_type:2 tif:1 flags:1 stp:1 account:1 order_id:1 price_ticks:-1 "
+                "qty_lots:1 aux:3 aux:256 aux:18446744073709551615"
+            ),
         ),
         (
             "clear",
-            "side:1 ord_type:2 tif:1 flags:1 stp:1 account:1 order_id:1 price_ticks:-1 qty_lots:1"
-            " aux:1",
+            (
+                "side:1 ord_type:2 tif:1 flags:1 stp:1 account:1 order_id:1 price_ticks:-1 "
+                "qty_lots:1 aux:1"
+            ),
         ),
         (
             "session",

@@ -20,4 +20,7 @@ def call(base, method, path, body=None, member="7", **headers):
 
 
 def test_up(monolith: str) -> None:
-    assert call(monolith, "POST", "/api/v1/orders", {}) == (400, {"status": 400, "error": "Bad Request"})
+    assert call(monolith, "POST", "/api/v1/orders", {}) == (
+        400,
+        {"status": 400, "error": "Bad Request"},
+    )

@@ -1,0 +1,64 @@
+# Each target sets up what it needs by itself, and nothing twice: a virtual environment in .venv and
+# the Rust core built into it. Needs Python 3.11 or later; cargo and a C compiler for the Rust core.
+# `make PYTHON=python3.12 test` chooses the Python; `make test ARGS="-k gate"` passes arguments on.
+
+PYTHON ?= python3
+ARGS ?=
+
+BIN := .venv/bin
+VENV_READY := .venv/.made
+INSTALLED := .venv/.installed
+CORE := engine/core/Cargo.toml
+CORE_FILES := $(wildcard engine/core/*.toml engine/core/*/*.toml engine/core/src/*.rs engine/core/*/src/*.rs)
+CARGO := $(shell command -v cargo 2>/dev/null)
+
+.PHONY: help demo test check bench
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+help: ## what can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(INSTALLED) ## the whole story with real processes, in two to three minutes
+	@$(BIN)/railswitch demo $(ARGS)
+
+test: $(INSTALLED) ## all tests, with real servers
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(INSTALLED) ## linters, formatters, types, and the Rust core's own tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+ifeq ($(CARGO),)
+	@echo "check: cargo is not installed, so the Rust core was not checked"
+else
+	cargo fmt --manifest-path $(CORE) --all --check
+	PYO3_PYTHON=$(CURDIR)/$(BIN)/python cargo clippy --quiet --manifest-path $(CORE) --workspace --all-targets -- -D warnings
+	cargo test --quiet --manifest-path $(CORE)
+endif
+
+bench: $(INSTALLED) ## measure the parts on this machine
+	@$(BIN)/railswitch bench $(ARGS)
+
+$(VENV_READY):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "railswitch needs Python 3.11 or later: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@test -x $(BIN)/python -a -x $(BIN)/pip || $(PYTHON) -m venv .venv || \
+		{ echo "no virtual environment: install the venv module of $(PYTHON) (python3-venv)" >&2; exit 1; }
+	@touch $@
+
+$(INSTALLED): pyproject.toml $(CORE_FILES) | $(VENV_READY)
+	@echo "Installing into .venv (once; some two minutes, most of it the Rust core) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@$(BIN)/python -c 'import engine._core' 2>/dev/null || $(MAKE) --no-print-directory without-core
+	@touch $@
+
+.PHONY: without-core
+without-core:
+ifeq ($(CARGO),)
+	@echo "cargo is not installed: installed without the Rust core. The reference book does its work, slowly."
+else
+	@echo "The Rust core could not be built; this is why:" >&2
+	cargo build --release --manifest-path $(CORE) --workspace
+	@echo "cargo builds it, but the package did not take it in: see pip install -v -e ." >&2; exit 1
+endif

@@ -1,0 +1,120 @@
+"""The captures on their way from the proxies: read from the Redis stream, missing numbers found.
+
+A worker numbers its captures without gaps, so whatever is lost on the way shows here: as a number
+that was skipped, or as an entry that can't be read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+import redis.asyncio
+import redis.exceptions
+
+from shadow.capture import CAPTURE_STREAM, Capture, decode_batch
+from shadow.errors import CapturesUnavailable
+from shadow.limits import CAPTURE_WORKERS_MAX, REDIS_S
+from shadow.ports import CaptureEntry
+
+
+class Gap(NamedTuple):
+    """Captures of a worker that will never come: numbers from `first` to `last`."""
+
+    worker: str
+    first: int
+    last: int
+
+
+class Batch(NamedTuple):
+    captures: tuple[Capture, ...]
+    gaps: tuple[Gap, ...]
+
+
+class Sequences:
+    """The next number of each worker. Pure."""
+
+    def __init__(self, expected: Mapping[str, int]) -> None:
+        self._next = dict(expected)
+
+    def expected(self) -> dict[str, int]:
+        return dict(self._next)
+
+    def take(self, fields: Mapping[bytes, bytes]) -> Batch:
+        """One stream entry. What was taken before is left out; an unreadable entry is a gap, or, if
+        not even its numbers can be read, nothing: the next entry of its worker shows what is lost.
+        """
+        try:
+            worker, first = fields[b"worker"].decode(), int(fields[b"first"])
+            count = int(fields[b"count"])
+        except (KeyError, ValueError):
+            return Batch((), ())
+        captures = _captures(fields, worker, first)
+        expected = self._next.pop(worker, 1)
+        end = max(first + count, expected)
+        self._next[worker] = end  # the newest stands last
+        while len(self._next) > CAPTURE_WORKERS_MAX:
+            del self._next[next(iter(self._next))]
+        gaps = [Gap(worker, expected, first - 1)] if first > expected else []
+        if captures is None:
+            if first + count > expected:
+                gaps.append(Gap(worker, max(first, expected), first + count - 1))
+            return Batch((), tuple(gaps))
+        return Batch(tuple(one for one in captures if one.number >= expected), tuple(gaps))
+
+    def learn(self, fields: Mapping[bytes, bytes]) -> None:
+        """From an entry of before the beginning, newest first: where its worker stands."""
+        try:
+            worker = fields[b"worker"].decode()
+            end = int(fields[b"first"]) + int(fields[b"count"])
+        except (KeyError, ValueError):
+            return
+        self._next.setdefault(worker, end)
+
+
+def _captures(fields: Mapping[bytes, bytes], worker: str, first: int) -> list[Capture] | None:
+    try:
+        captures = decode_batch(fields)
+    except (KeyError, msgspec.DecodeError):
+        return None
+    honest = all(
+        one.worker == worker and one.number == number
+        for number, one in enumerate(captures, start=first)
+    )
+    return captures if honest and len(captures) == int(fields[b"count"]) else None
+
+
+class RedisCaptures:
+    """The stream that the proxies write."""
+
+    def __init__(self, url: str, stream: str = CAPTURE_STREAM) -> None:
+        self._url = url
+        self._stream = stream
+        # redis-py's types allow for every protocol and every decoding: ours is bytes.
+        self._redis: Any = redis.asyncio.Redis.from_url(
+            url, socket_timeout=REDIS_S, socket_connect_timeout=REDIS_S
+        )
+
+    async def newest(self, count: int) -> list[CaptureEntry]:
+        try:
+            rows = await self._redis.xrevrange(self._stream, count=count)
+        except (redis.exceptions.RedisError, OSError) as error:
+            raise self._unavailable(error) from error
+        return [CaptureEntry(id_.decode(), fields) for id_, fields in rows]
+
+    async def read(self, after: str, count: int, block_ms: int) -> list[CaptureEntry]:
+        try:
+            streams = await self._redis.xread({self._stream: after}, count=count, block=block_ms)
+        except (redis.exceptions.RedisError, OSError) as error:
+            raise self._unavailable(error) from error
+        return [CaptureEntry(id_.decode(), fields) for _, rows in streams for id_, fields in rows]
+
+    async def close(self) -> None:
+        await self._redis.aclose()
+
+    def _unavailable(self, error: Exception) -> CapturesUnavailable:
+        where = self._url.rpartition("@")[2]
+        return CapturesUnavailable(
+            f"captures can't be read from Redis at {where}: {error}; operations wait for them"
+        )

@@ -1,0 +1,130 @@
+"""What is on its way through the comparison: mutable, of one loop, and bounded in number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from engine.types import Event
+from shadow.capture import Capture
+from shadow.exchanges import Told
+from shadow.operation import Operation
+from shadow.verdict import OperationVerdict
+
+if TYPE_CHECKING:
+    from shadow.instrument import Run
+
+
+class TxEntry:
+    """A transaction that has been read, until everything before it is recorded."""
+
+    __slots__ = ("end_lsn", "open_groups")
+
+    def __init__(self, end_lsn: int) -> None:
+        self.end_lsn = end_lsn
+        self.open_groups = 0
+
+
+class StreamEntry:
+    """An entry of the capture stream, until everything in it is settled and recorded."""
+
+    __slots__ = ("expected", "held", "id", "open")
+
+    def __init__(self, entry_id: str, expected: dict[str, int]) -> None:
+        self.id = entry_id
+        self.expected = expected  # of its worker: the number after it
+        self.open = 0  # captures and gaps of it that are not settled
+        self.held: list[Settled] = []  # verdicts to record together with its id
+
+
+class Held:
+    """A capture that waits for its operation, for the next mark, or for its time to run out."""
+
+    __slots__ = ("capture", "entry", "generation", "read_ns", "told")
+
+    def __init__(
+        self, capture: Capture, told: Told, entry: StreamEntry, generation: int, read_ns: int
+    ) -> None:
+        self.capture = capture
+        self.told = told
+        self.entry = entry
+        self.generation = generation  # newest mark that may have been written before it was read
+        self.read_ns = read_ns  # monotonic
+        entry.open += 1
+
+
+class Item:
+    """One operation between its transaction and its verdict."""
+
+    __slots__ = (
+        "answered_ns",
+        "at_ns",
+        "events",
+        "held",
+        "is_answered",
+        "operation",
+        "read_ns",
+        "sent_ns",
+        "seq",
+        "waits_for_capture",
+    )
+
+    def __init__(self, operation: Operation, read_ns: int) -> None:
+        self.operation = operation
+        self.read_ns = read_ns  # monotonic, like the next two
+        self.sent_ns = 0
+        self.answered_ns = 0
+        self.seq = 0
+        self.at_ns = 0  # the engine's clock
+        self.events: Sequence[Event] = ()
+        self.is_answered = False
+        self.held: Held | None = None
+        self.waits_for_capture = False
+
+
+class RefusedCancel:
+    """A cancel that the monolith refused, placed in the queue where a mark has made it decidable."""
+
+    __slots__ = ("held", "owner")
+
+    def __init__(self, held: Held, owner: int) -> None:
+        self.held = held
+        self.owner = owner
+
+
+class Group:
+    """What one transaction did with one instrument; judged as a whole, in its turn."""
+
+    __slots__ = ("items", "lsn", "refused", "run", "tx")
+
+    def __init__(self, run: Run, lsn: int, tx: TxEntry | None) -> None:
+        self.run = run
+        self.lsn = lsn
+        self.tx = tx
+        self.items: list[Item] = []
+        self.refused: list[RefusedCancel] = []
+        if tx is not None:
+            tx.open_groups += 1
+
+
+class Settled:
+    """A verdict on its way to the store, with what it lets go of."""
+
+    __slots__ = ("engine_ns", "gap", "legacy_ns", "rules", "run", "verdict")
+
+    def __init__(
+        self,
+        run: Run,
+        verdict: OperationVerdict,
+        *,
+        gap: bool = False,
+        rules: Sequence[str] = (),
+        legacy_ns: int = 0,
+        engine_ns: int = 0,
+    ) -> None:
+        self.run = run
+        self.verdict = verdict
+        self.gap = gap  # it agreed, but its capture is lost: counted as a gap
+        self.rules = rules
+        self.legacy_ns = legacy_ns  # how long either side took; 0: not measured
+        self.engine_ns = engine_ns
