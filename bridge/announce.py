@@ -5,6 +5,7 @@ moment.
 from __future__ import annotations
 
 import asyncio
+import logging
 
 import redis.asyncio as redis
 from redis.exceptions import RedisError
@@ -13,6 +14,8 @@ from bridge.errors import RedisUnreachable
 from bridge.ledger import Ledger
 from bridge.limits import REDIS_ANSWER_S
 from bridge.stage import STAGES_CHANNEL, STAGES_KEY, WRITTEN_CHANNEL, StageSnapshot, encode
+
+_log = logging.getLogger(__name__)
 
 
 class Announcer:
@@ -24,6 +27,8 @@ class Announcer:
             socket_timeout=REDIS_ANSWER_S,
         )
         self._turn = asyncio.Lock()
+        self._written: dict[int, int] = {}  # by shard: the newest that is to be told
+        self._news = asyncio.Event()
 
     async def close(self) -> None:
         await self._redis.aclose()
@@ -44,9 +49,18 @@ class Announcer:
                 ) from error
             return snapshot
 
-    async def written(self, shard: int, seq: int) -> None:
-        """Raises RedisUnreachable."""
-        try:
-            await self._redis.publish(WRITTEN_CHANNEL, f"{shard} {seq}")
-        except (RedisError, OSError) as error:
-            raise RedisUnreachable(f"Redis does not answer: {error}; see that it runs") from error
+    def written(self, shard: int, seq: int) -> None:
+        """Will be told by `run`, newest only: whoever waits for an older one waits no longer."""
+        self._written[shard] = seq
+        self._news.set()
+
+    async def run(self) -> None:
+        """Publishes what was written back. Until cancelled; Redis may come and go."""
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            for shard, seq in self._written.items():
+                try:
+                    await self._redis.publish(WRITTEN_CHANNEL, f"{shard} {seq}")
+                except (RedisError, OSError) as error:
+                    _log.warning("readers can't be told what was written back: Redis: %s", error)

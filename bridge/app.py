@@ -7,14 +7,25 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
 
 from bridge.config import Config
 from bridge.config_rules import host_port
+from bridge.control import process as control
+from bridge.control.messages import Status
+from bridge.control.process import ControlSettings
+from bridge.control.status import StatusSources, status
 from bridge.datadir import DataDirectory
+from bridge.errors import NotConfigured
 from bridge.implementation import chosen_implementation
+from bridge.proxy import master
+from bridge.proxy.worker import ProxySettings
 from engine.service import EngineKey, EngineSettings, serve
 from engine.types import Role
+from shadow.store import Store
+from shadow.store_rows import Parity
 
 Ready = Callable[[Mapping[str, str]], None]
 
@@ -60,3 +71,122 @@ async def run_engine(config: Config, stop: asyncio.Event, ready: Ready) -> None:
         )
 
     await serve(settings, ready=tell, stop=stop)
+
+
+async def run_control(config: Config, stop: asyncio.Event, ready: Ready) -> None:
+    settings = control_settings(config)
+
+    def tell(port: int) -> None:
+        ready({"listen": f"{settings.host}:{port}"})
+
+    await control.serve(settings, ready=tell, stop=stop)
+
+
+def control_settings(config: Config) -> ControlSettings:
+    """Raises NotConfigured when the control store or Redis is nowhere to be found."""
+    host, port = host_port(config.control.listen)
+    engine_host, engine_port = host_port(config.engine.listen)
+    return ControlSettings(
+        store_url=store_url(config),
+        legacy_url=config.legacy.database_url,
+        redis_url=redis_url(config),
+        host=host,
+        port=port,
+        engine_host=engine_host,
+        engine_port=engine_port,
+        engine_key=engine_keys(config)[Role.ADMIN],
+        shard=config.engine.shard,
+        mapping=config.mapping,
+        instruments=config.instruments,
+        gate=config.gate,
+        flip=config.flip,
+        rollback=config.rollback,
+    )
+
+
+async def run_proxy(config: Config, stop: asyncio.Event, ready: Ready) -> None:
+    settings = proxy_settings(config)
+
+    def tell(port: int) -> None:
+        ready(
+            {
+                "listen": f"{settings.listen_host}:{port}",
+                "upstream": config.legacy.upstream,
+                "workers": str(config.proxy.workers),
+            }
+        )
+
+    await master.run(settings, config.proxy.workers, ready=tell, stop=stop)
+
+
+def proxy_settings(config: Config) -> ProxySettings:
+    """Raises NotConfigured when the control store or Redis is nowhere to be found."""
+    listen_host, listen_port = host_port(config.proxy.listen)
+    engine_host, engine_port = host_port(config.engine.listen)
+    upstream = urlsplit(config.legacy.upstream)
+    return ProxySettings(
+        listen_host=listen_host,
+        listen_port=listen_port,
+        upstream_host=upstream.hostname or "",
+        upstream_port=upstream.port or 80,
+        mapping=config.mapping,
+        instruments=config.instruments,
+        redis_url=redis_url(config),
+        control_url=store_url(config),
+        legacy_url=config.legacy.database_url,
+        engine_host=engine_host,
+        engine_port=engine_port,
+        engine_key=engine_keys(config)[Role.TRADE],
+        shard=config.engine.shard,
+    )
+
+
+async def status_without_control(config: Config, why: str) -> Status:
+    """What can be known when no control process answers. Raises StoreUnreachable."""
+    host, port = host_port(config.engine.listen)
+    sources = StatusSources(
+        store_url=store_url(config),
+        redis_url=redis_url(config),
+        legacy_url=config.legacy.database_url,
+        engine_host=host,
+        engine_port=port,
+        engine_key=engine_keys(config)[Role.READ_ONLY],
+        shard=config.engine.shard,
+        gate=config.gate,
+    )
+    async with _store(config) as store:
+        return await status(sources, store.read_evidence, control=why)
+
+
+async def parity(config: Config, symbol: str | None) -> list[Parity]:
+    """Of one instrument or all. Raises StoreUnavailable."""
+    async with _store(config) as store:
+        return await store.parity(symbol)
+
+
+def store_url(config: Config) -> str:
+    """Of the control store. Raises NotConfigured."""
+    return _needed(config.control.database_url, "control.database_url", "--database-url")
+
+
+def redis_url(config: Config) -> str:
+    """Raises NotConfigured."""
+    return _needed(config.redis.url, "redis.url", "--redis-url")
+
+
+def _needed(url: str, key: str, flag: str) -> str:
+    if not url:
+        raise NotConfigured(
+            f"{key} is not set and no `railswitch up` runs on this data directory: "
+            f"start `railswitch up`, which brings its own, or give {flag}"
+        )
+    return url
+
+
+@asynccontextmanager
+async def _store(config: Config) -> AsyncIterator[Store]:
+    store = Store(store_url(config), slot=config.legacy.slot)
+    try:
+        yield store
+    finally:
+        await store.close()

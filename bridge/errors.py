@@ -31,6 +31,10 @@ class StartFailed(BridgeError):
     """A child process or an embedded server did not get ready."""
 
 
+class FlowUnreadable(BridgeError):
+    """A recorded order flow can't be read; the message names the file and the line."""
+
+
 class ControlUnreachable(BridgeError):
     """The control API does not answer."""
 
@@ -101,3 +105,7 @@ class NotNow(BridgeError):
     def __init__(self, message: str, *reasons: str) -> None:
         super().__init__(message)
         self.reasons = reasons
+
+
+class DemoFailed(BridgeError):
+    """The demo's story can't go on; says at what."""

@@ -28,6 +28,7 @@ from shadow.legacy.database import connected, table, target
 from shadow.legacy.mapping import Mapping
 from shadow.legacy.slots import drop_slot
 from shadow.legacy.snapshot import emit
+from shadow.limits import SLOT_BUSY_S
 
 ADVISORY_KEY = 0x52535743 >> 1  # our half of PostgreSQL's two-integer advisory locks
 Owner = Literal["legacy", "engine"]
@@ -78,7 +79,14 @@ async def install(install_url: str, mapping: Mapping, publication: str, role: st
 
 
 async def uninstall(
-    install_url: str, mapping: Mapping, publication: str, role: str, *, url: str, slot: str
+    install_url: str,
+    mapping: Mapping,
+    publication: str,
+    role: str,
+    *,
+    url: str,
+    slot: str,
+    busy_s: float = SLOT_BUSY_S,
 ) -> None:
     """Leaves no trace. `url` is the role's own: it drops the slot, once nobody reads it.
 
@@ -86,7 +94,7 @@ async def uninstall(
     """
     await _require_legacy_owns_all(install_url)
     try:
-        await drop_slot(url, slot)
+        await drop_slot(url, slot, busy_s=busy_s)
     except ShadowError as error:
         raise BridgeError(str(error)) from error
     await _run(install_url, uninstall_sql(mapping, publication, role), mapping)

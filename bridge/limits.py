@@ -163,3 +163,24 @@ WRITERS_LOOK_S = 0.02
 # The final audit: how many contradictions a check shows; the count says the rest.
 AUDIT_EXAMPLES_MAX = 5
 LAG_SHARE = 0.5  # of the hold budget that the shadow may be behind when a flip begins
+
+# Control, its watch.
+WATCH_S = 0.5  # stages are announced as often: a worker asks the store after SNAPSHOT_AGE_S_MAX
+LAG_SAMPLES_MAX = 1_000  # heads of the engine that are not written back yet, one for each look
+ROLLBACK_AGAIN_S = 60.0  # after an automatic rollback that did not succeed
+assert 2 * WATCH_S < SNAPSHOT_AGE_S_MAX
+LEAD_LOOK_S = 0.5  # how often a standby asks for the lead, and the leader makes sure of it
+API_BODY_BYTES_MAX = 16 * 1024  # an actor, a reason and a few numbers
+API_STOP_S = 5.0  # for a flip that is under way when the process is told to stop
+assert API_STOP_S < CHILD_STOP_S
+PORT_FREE_S = 5.0  # for the control process that led before us to leave its port
+PORT_LOOK_S = 0.1
+
+# The demo and the kill tests: how long real processes may take on a busy machine of two cores.
+WORLD_START_S = 60.0
+WORLD_STOP_S = 30.0
+WORLD_POLL_S = 0.05
+DEMO_LOOK_S = 0.5  # how often the demo looks at the status
+DEMO_GATE_S = 120.0  # for a gate to pass
+DEMO_RECOVER_S = 30.0  # for a killed engine to answer again
+DEMO_SETTLE_S = 30.0  # for write-back and comparison to finish after the last request

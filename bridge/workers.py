@@ -49,6 +49,13 @@ class Workers:
                 self.trouble = f"a worker's report can't be read: {error}"
             await asyncio.sleep(limits.WORKERS_RETRY_S)
 
+    async def look(self) -> None:
+        """Once, for whoever does not run it."""
+        try:
+            await self.read_keys()
+        except (RedisError, OSError) as error:
+            self.trouble = f"Redis does not answer: {error}"
+
     def heard(self) -> list[Heard]:
         """Of every worker that has not left, by name; however old."""
         now_s = self._clock()
@@ -68,8 +75,8 @@ class Workers:
             if not missing or remaining_s <= 0:
                 return missing
             with contextlib.suppress(TimeoutError):
-                wait_s = min(remaining_s, limits.WORKERS_LOOK_S)
-                await asyncio.wait_for(self._changed.wait(), wait_s)
+                async with asyncio.timeout(min(remaining_s, limits.WORKERS_LOOK_S)):
+                    await self._changed.wait()
             if not self._changed.is_set():
                 with contextlib.suppress(RedisError, OSError):
                     await self.read_keys()

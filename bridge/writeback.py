@@ -53,7 +53,7 @@ class WriteBack:
         source: Source,
         *,
         ever_live: Callable[[], Awaitable[bool]],
-        announce: Callable[[int], Awaitable[None]],
+        announce: Callable[[int], None],
     ) -> None:
         """`announce` is told every sequence number that the watermark has durably reached;
         `ever_live` says whether an instrument was ever live, so that a missing watermark would be a
@@ -153,7 +153,8 @@ class WriteBack:
         """Waits for the next frames, at most until the watermark must be moved: then none."""
         idle_s = limits.WRITE_BACK_MOVE_S if self.reached_seq > self.written_seq else None
         try:
-            first = await asyncio.wait_for(self._frames.get(), idle_s)
+            async with asyncio.timeout(idle_s):  # wait_for would swallow a cancellation now and then
+                first = await self._frames.get()
         except TimeoutError:
             return []
         group = [first] if first is not None else []
@@ -183,7 +184,7 @@ class WriteBack:
         async with self._moved:
             self.written_seq = reached
             self._moved.notify_all()
-        await self._announce(reached)
+        self._announce(reached)
 
     async def _write(
         self,

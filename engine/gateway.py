@@ -77,8 +77,8 @@ class Connection(asyncio.Protocol):
         self._has_sent = False  # since the last tick
         self._pending_bytes = 0
         self._is_reading = True
-        self._writable = asyncio.Event()
-        self._writable.set()
+        self.wake = asyncio.Event()  # for whoever waits to send it a tail
+        self._is_writable = True
         self._kill: asyncio.TimerHandle | None = None
 
     # --- asyncio.Protocol
@@ -115,16 +115,17 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_closing = True
-        self._writable.set()
+        self.wake.set()
         if self._kill is not None:
             self._kill.cancel()
         self._desk.disconnected(self)
 
     def pause_writing(self) -> None:
-        self._writable.clear()
+        self._is_writable = False
 
     def resume_writing(self) -> None:
-        self._writable.set()
+        self._is_writable = True
+        self.wake.set()
 
     # --- for the desk
 
@@ -171,17 +172,14 @@ class Connection(asyncio.Protocol):
         self._send((packed(MessageType.REPLY, reply),))
 
     def tail(self, head: bytes, events: bytes) -> None:
-        """To be sent by whoever awaits `writable` between messages."""
+        """To be sent by whoever looks at `is_writable` before."""
         if not self.is_closing and self._transport is not None:
             self._has_sent = True
             self._transport.writelines((head, events))
 
     @property
     def is_writable(self) -> bool:
-        return self._writable.is_set()
-
-    async def writable(self) -> None:
-        await self._writable.wait()
+        return self._is_writable
 
     def consumed(self, size: int) -> None:
         """So many bytes of its commands have been sequenced."""

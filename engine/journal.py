@@ -111,7 +111,7 @@ class Journal:
         assert ts_ns >= self.link.next_ts_ns, "sequencer time must not go back"
         try:
             if self._offset + len(frame) > self._size:
-                self._rotate()
+                self._rotate(len(frame))
             link = seal_frame(
                 frame,
                 first_seq=first_seq,
@@ -133,8 +133,9 @@ class Journal:
         os.close(self._fd)
         os.close(self._lock_fd)
 
-    def _rotate(self) -> None:
+    def _rotate(self, frame_bytes: int) -> None:
         prepared, size = self._preparer.take()
+        size = max(size, SEGMENT_HEADER_BYTES + frame_bytes)
         path = segment_path(self._directory, self.link.next_seq)
         fd = _begin_segment(prepared, path, shard=self._shard, after=self.link)
         os.close(self._fd)

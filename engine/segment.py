@@ -98,7 +98,7 @@ class Preparer:
     def _prepare(self) -> int:
         fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
-            at_least = zero(fd, 0, SEGMENT_HEADER_BYTES + FRAME_BYTES_MAX)
+            at_least = zero(fd, 0, min(SEGMENT_HEADER_BYTES + FRAME_BYTES_MAX, self._bytes_max))
             return zero(fd, at_least, self._bytes_max, go_on=lambda: not self._enough.is_set())
         finally:
             os.close(fd)

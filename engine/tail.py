@@ -12,6 +12,7 @@ import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -41,11 +42,10 @@ class TailFrame(NamedTuple):
 
 class Subscriber(Protocol):
     is_closing: bool
+    wake: asyncio.Event  # set when it becomes writable, when it is gone, and by the feed
 
     @property
     def is_writable(self) -> bool: ...
-
-    async def writable(self) -> None: ...
 
     def tail(self, head: bytes, events: bytes) -> None: ...
 
@@ -101,47 +101,44 @@ class TailFeed:
         self._new_replay: Callable[[], Replay] = lambda: Replay(
             directory, shard=shard, implementation=implementation
         )
-        self._news: set[asyncio.Event] = set()
+        self._subscribers: set[Subscriber] = set()
         self._replays = asyncio.Semaphore(limits.REPLAYS_MAX)
         self._threads = ThreadPoolExecutor(limits.REPLAYS_MAX, thread_name_prefix="tail-replay")
 
     @property
     def subscribers(self) -> int:
-        return len(self._news)
+        return len(self._subscribers)
 
     def append(self, frame: TailFrame) -> None:
         """Of a durable frame."""
         self.ring.append(frame.first_seq, frame.last_seq, frame, size=len(frame.events))
         self.durable_seq = frame.last_seq
-        for news in self._news:
-            news.set()
+        for subscriber in self._subscribers:
+            subscriber.wake.set()
 
     def close(self) -> None:
         self._threads.shutdown(cancel_futures=True)
 
     async def follow(self, subscriber: Subscriber, from_seq: int) -> None:
         """Until the subscriber is gone or has been told why it must go."""
-        news = asyncio.Event()
-        self._news.add(news)
+        self._subscribers.add(subscriber)
         try:
             next_seq = await self._catch_up(subscriber, max(1, from_seq))
             while not subscriber.is_closing:
                 if not self.ring.covers(next_seq):
                     subscriber.reject(RejectCode.SLOW, "the tail was not read in time")
                     return
-                news.clear()
+                subscriber.wake.clear()
                 for frame in self.ring.since(next_seq):
-                    next_seq = _send(subscriber, frame, next_seq)
                     if not subscriber.is_writable:
                         break
-                else:
-                    await news.wait()
-                await subscriber.writable()
+                    next_seq = _send(subscriber, frame, next_seq)
+                await subscriber.wake.wait()
         except JournalDamaged as error:
             log.error("the tail from %d can't be served: %s", from_seq, error)
             subscriber.reject(RejectCode.JOURNAL, str(error))
         finally:
-            self._news.discard(news)
+            self._subscribers.discard(subscriber)
 
     async def _catch_up(self, subscriber: Subscriber, next_seq: int) -> int:
         if self.ring.covers(next_seq):
@@ -156,11 +153,23 @@ class TailFeed:
                     )
                     for frame in frames:
                         next_seq = _send(subscriber, frame, next_seq)
-                    await subscriber.writable()
+                    if not await _has_read(subscriber):
+                        subscriber.reject(RejectCode.SLOW, "the tail was not read in time")
             finally:
                 # Not here: a step that was abandoned may still hold the lock.
                 self._threads.submit(replay.close)
         return next_seq
+
+
+async def _has_read(subscriber: Subscriber) -> bool:
+    """Whether it has room again before it has to leave its place to another replay."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(limits.SILENCE_S):
+            while not subscriber.is_writable and not subscriber.is_closing:
+                subscriber.wake.clear()
+                await subscriber.wake.wait()
+            return True
+    return False
 
 
 def cut(frame: TailFrame, from_seq: int) -> TailFrame:

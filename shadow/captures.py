@@ -41,6 +41,9 @@ class Sequences:
     def expected(self) -> dict[str, int]:
         return dict(self._next)
 
+    def expected_of(self, worker: str) -> int:
+        return self._next.get(worker, 1)
+
     def take(self, fields: Mapping[bytes, bytes]) -> Batch:
         """One stream entry. What was taken before is left out; an unreadable entry is a gap, or, if
         not even its numbers can be read, nothing: the next entry of its worker shows what is lost.

@@ -123,7 +123,7 @@ class Exchanges:
         return _id(order.get(self._id_key)), str(order.get(self._symbol_key) or "")
 
     def _route(self, capture: Capture) -> Route | None:
-        """The proxy has matched it by the same mapping: only routes of one action are told apart."""
+        """The proxy has matched it already: only routes of one action must be told apart."""
         fitting = [one for one in self._routes if one[0].action == capture.action]
         if len(fitting) > 1:
             path = capture.target.partition("?")[0]

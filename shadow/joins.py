@@ -9,9 +9,10 @@ read when the mark comes back.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 from shadow.exchanges import Exchanges, Kind, Wish
+from shadow.gaps import Dark
 from shadow.legacy.convert import Scale
 from shadow.limits import SETTLED_KEPT_MAX
 from shadow.operation import Cancel, Operation, OrderImage, Place
@@ -21,6 +22,12 @@ _Key = tuple[bool, int]  # cancel?, order id
 _NAMED = {Kind.PLACED: False, Kind.CANCELED: True}
 
 
+class Late(NamedTuple):
+    """A capture that came after its operation had been settled without it."""
+
+    dark: Dark | None  # what was said of the operation then, if that was that it is dark
+
+
 class Joins:
     def __init__(self, exchanges: Exchanges) -> None:
         self._exchanges = exchanges
@@ -28,13 +35,11 @@ class Joins:
         self._items: dict[_Key, Item] = {}  # without a capture yet
         self._unanswered: dict[Wish | int, deque[Held]] = {}  # by request, or order id of a cancel
         self._refused_cancels: list[Held] = []
-        self._gone: OrderedDict[_Key, bool] = OrderedDict()  # settled: was it counted as dark?
+        self._gone: OrderedDict[_Key, Dark | None] = OrderedDict()  # settled without a capture
         self.waiting = 0  # captures held here
 
-    def add(self, held: Held) -> bool | None:
-        """A capture that has been read. None: it is kept, or has found its operation. Otherwise
-        its operation was settled before it came, and the value says whether as a dark one.
-        """
+    def add(self, held: Held) -> Late | None:
+        """A capture that has been read. None: it is kept, or has found its operation."""
         told = held.told
         if told.kind in _NAMED:
             return self._add_named((_NAMED[told.kind], told.order_id), held)
@@ -80,7 +85,7 @@ class Joins:
             del self._unanswered[wish]
         return item.held
 
-    def settled_alone(self, operation: Operation, *, dark: bool) -> None:
+    def settled_alone(self, operation: Operation, dark: Dark | None = None) -> None:
         """The operation is settled, or not compared at all: a capture that comes late is its."""
         key = _key(operation)
         if key is None:
@@ -94,7 +99,7 @@ class Joins:
         key = _key(operation)
         waiting = self._captures.get(key) if key is not None else None
         if key is None or waiting is None:
-            self.settled_alone(operation, dark=False)
+            self.settled_alone(operation)
             return None
         held = waiting.popleft()
         self.waiting -= 1
@@ -120,19 +125,27 @@ class Joins:
         """Requests without an answer that no row has come of."""
         return self._take(self._unanswered, generation, read_before_ns)
 
-    def _take[K](
-        self, waiting: dict[K, deque[Held]], generation: int, read_before_ns: int
+    def _take(
+        self, waiting: dict[Any, deque[Held]], generation: int, read_before_ns: int
     ) -> list[Held]:
-        raise NotImplementedError
+        """They stand in the order in which they were read, but for a few of one key."""
+        due: list[Held] = []
+        for key in list(waiting):
+            oldest = waiting[key][0]
+            if oldest.generation >= generation or oldest.read_ns >= read_before_ns:
+                break
+            due.extend(waiting.pop(key))
+        self.waiting -= len(due)
+        return due
 
-    def _add_named(self, key: _Key, held: Held) -> bool | None:
+    def _add_named(self, key: _Key, held: Held) -> Late | None:
         item = self._items.pop(key, None)
         if item is not None:
             item.held = held
             item.waits_for_capture = False
             return None
         if key in self._gone:
-            return self._gone.pop(key)
+            return Late(self._gone.pop(key))
         self._captures.setdefault(key, deque()).append(held)
         self.waiting += 1
         return None
@@ -163,7 +176,3 @@ def _asked(order: OrderImage, scale: Scale) -> Wish:
         order.price_ticks,
         order.qty_lots,
     )
-
-
-def _flat(waiting: Iterable[deque[Held]]) -> list[Held]:
-    return [held for several in waiting for held in several]

@@ -50,7 +50,7 @@ def explaining(
 def still_holding(
     rules: Iterable[Rule], ids: Sequence[str], hits: Mapping[str, int], today: date
 ) -> bool:
-    """Whether all these rules may explain one operation more: one that follows from what they did."""
+    """Whether all these may explain one operation more: one that follows from what they did."""
     held = {rule.id for rule in rules if _holds(rule, hits, today)}
     return bool(ids) and held.issuperset(ids)
 

@@ -56,7 +56,7 @@ CAPTURE_GRACE_S = 1.0
 CAPTURE_GRACE_AT_MARKER_S = 0.1  # a flip waits for us: what is not here now is not waited for
 CAPTURES_HELD_MAX = 100_000  # read and not settled, about 2 kB each; then they wait in Redis
 CAPTURE_ENTRIES_READ_MAX = 64  # entries of one read
-CAPTURE_BLOCK_MS = 500  # longest wait of one read: how soon a stop is noticed
+CAPTURE_BLOCK_MS = 100  # longest wait of one read: how soon it is known that nothing is left
 REDIS_S = 5.0  # an answer that takes longer will not come
 CAPTURE_WORKERS_MAX = 1_000  # workers whose next number is kept; a new run of a worker is a new one
 CAPTURE_HISTORY_ENTRIES_MAX = 10_000  # looked through at the first start, for the workers' numbers
@@ -83,6 +83,7 @@ VERDICTS_STORED_MAX = 10_000  # rows of one run, roots apart; all are counted
 BOOK_CHECK_S = 5.0  # as often as the books are compared
 BOOK_DIFFERENCES_KEPT_MAX = 20
 SNAPSHOT_S = 30.0  # waits for old transactions of the monolith to end, then reads
+BOOK_CHECK_SNAPSHOT_S = 3.0  # feeding stands still meanwhile: a check is not worth more
 RESYNC_AFTER_S = 2.0  # after the first divergence: long enough to see what follows from it
 RESYNC_S = 5.0  # the shortest time between two loads of one instrument
 RESYNCS_MAX = 500  # by itself, since it came into shadow: then a person must look
@@ -93,6 +94,7 @@ assert RESYNC_AFTER_S <= RESYNC_S <= RESYNC_UNREADABLE_S
 
 # Reading what was recorded.
 LATENCY_WINDOWS_MAX = 60  # minutes that the evidence's latencies are taken from: the newest
+LATENCY_WINDOWS_OPEN_MAX = 200  # kept in memory while their minute lasts, 140 kB each
 LATENCY_US_MAX = 60_000_000  # longer ones are counted as this
 EVIDENCE_ROOTS_MAX = 5
 REPORT_RUNS_MAX = 50

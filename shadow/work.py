@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from engine.types import Event
+from shadow.book_check import BookCheck
 from shadow.capture import Capture
 from shadow.exchanges import Told
 from shadow.operation import Operation
@@ -28,13 +29,14 @@ class TxEntry:
 class StreamEntry:
     """An entry of the capture stream, until everything in it is settled and recorded."""
 
-    __slots__ = ("expected", "held", "id", "open")
+    __slots__ = ("expected", "held", "id", "lost", "open")
 
     def __init__(self, entry_id: str, expected: dict[str, int]) -> None:
         self.id = entry_id
         self.expected = expected  # of its worker: the number after it
         self.open = 0  # captures and gaps of it that are not settled
         self.held: list[Settled] = []  # verdicts to record together with its id
+        self.lost: list[tuple[Run, int]] = []  # gaps to count together with its id
 
 
 class Held:
@@ -83,7 +85,7 @@ class Item:
 
 
 class RefusedCancel:
-    """A cancel that the monolith refused, placed in the queue where a mark has made it decidable."""
+    """A cancel that the monolith refused, in the queue where a mark has made it decidable."""
 
     __slots__ = ("held", "owner")
 
@@ -92,10 +94,23 @@ class RefusedCancel:
         self.owner = owner
 
 
-class Group:
-    """What one transaction did with one instrument; judged as a whole, in its turn."""
+class CheckedBook:
+    """What a comparison of the books found, in the queue behind all that it depends on."""
 
-    __slots__ = ("items", "lsn", "refused", "run", "tx")
+    __slots__ = ("at_ns", "check", "lsn")
+
+    def __init__(self, check: BookCheck, lsn: int, at_ns: int) -> None:
+        self.check = check
+        self.lsn = lsn
+        self.at_ns = at_ns  # wall clock
+
+
+class Group:
+    """What one transaction did with one instrument, or what a mark or a snapshot made decidable;
+    judged as a whole, in its turn.
+    """
+
+    __slots__ = ("book", "items", "lsn", "refused", "run", "tx")
 
     def __init__(self, run: Run, lsn: int, tx: TxEntry | None) -> None:
         self.run = run
@@ -103,6 +118,7 @@ class Group:
         self.tx = tx
         self.items: list[Item] = []
         self.refused: list[RefusedCancel] = []
+        self.book: CheckedBook | None = None
         if tx is not None:
             tx.open_groups += 1
 

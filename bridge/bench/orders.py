@@ -82,9 +82,10 @@ def _cancels(random: np.random.Generator) -> tuple[IntArray, npt.NDArray[np.bool
     takes = (random.random(CYCLE) < SHARE_TAKING).tolist()
     due: list[tuple[int, int]] = []  # (when to cancel, the order)
     for at, life in enumerate(lives.tolist()):
-        if due and (due[0][0] <= at or CYCLE - at <= len(due)):
+        is_ending = CYCLE - at - 1 <= len(due)  # no room to cancel another one later
+        if due and (due[0][0] <= at or is_ending):
             order_of[at] = heapq.heappop(due)[1]
-        elif not takes[at]:
+        elif not takes[at] and not is_ending:
             rests[at] = True
             heapq.heappush(due, (at + life, at))
     return order_of, rests

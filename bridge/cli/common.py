@@ -11,7 +11,7 @@ import msgspec
 from bridge import config as configuration
 from bridge.config import Config
 from bridge.datadir import DataDirectory
-from bridge.errors import ConfigError, NotConfigured
+from bridge.errors import ConfigError
 from bridge.supervise import DATABASE_VARIABLE, REDIS_VARIABLE
 
 
@@ -30,23 +30,6 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
                 f"{symbol} is no configured instrument: {self.path} has {', '.join(known)}"
             )
         return symbol
-
-    @property
-    def database_url(self) -> str:
-        """Of the control store. Raises NotConfigured."""
-        return self._url(self.config.control.database_url, "control.database_url", "--database-url")
-
-    @property
-    def redis_url(self) -> str:
-        return self._url(self.config.redis.url, "redis.url", "--redis-url")
-
-    def _url(self, url: str, key: str, flag: str) -> str:
-        if not url:
-            raise NotConfigured(
-                f"nothing runs on {self.directory.path}, and {key} is not set in {self.path}: "
-                f"start `railswitch up`, which brings its own, or give {flag}"
-            )
-        return url
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:

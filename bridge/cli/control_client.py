@@ -48,8 +48,9 @@ class ControlClient:
     def act(self, symbol: str, what: str, body: ActRequest | StageRequest) -> Iterator[Line]:
         """Each step as it is taken; the last line is the outcome, or the plan of a dry run."""
         path = f"/instruments/{quote(symbol, safe='')}/{what}"
+        patience_s = CONTROL_STEP_S + (body.drill_s if isinstance(body, ActRequest) else 0.0)
         last: Line | None = None
-        with self._exchange("POST", path, msgspec.json.encode(body), CONTROL_STEP_S) as response:
+        with self._exchange("POST", path, msgspec.json.encode(body), patience_s) as response:
             while line := response.readline():
                 last = msgspec.json.decode(line, type=Line)
                 yield last
@@ -92,5 +93,6 @@ def _refusal(response: http.client.HTTPResponse) -> ControlRefused | ControlUnre
         refused = msgspec.json.decode(data, type=Refused)
     except msgspec.MsgspecError:
         return kind(data.decode(errors="replace").strip() or f"control said {response.status}")
-    lines = [refused.error, *(f"  - {reason}" for reason in refused.reasons), refused.next]
-    return kind("\n".join(line for line in lines if line))
+    reasons = [f"  - {reason}" for reason in refused.reasons if reason not in refused.error]
+    step = f"next: {refused.next}" if refused.next else ""
+    return kind("\n".join(line for line in (refused.error, *reasons, step) if line))

@@ -55,13 +55,17 @@ async def _run(config: Config, ready_fd: int | None, main: Main) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    await main(config, stop, lambda detail: _tell_ready(ready_fd, detail))
+    waiting = [] if ready_fd is None else [ready_fd]  # told once: then the number is not ours
+
+    def ready(detail: Mapping[str, str]) -> None:
+        print_json_line({"ready": True, **detail})
+        if waiting:
+            _tell(waiting.pop(), detail)
+
+    await main(config, stop, ready)
 
 
-def _tell_ready(ready_fd: int | None, detail: Mapping[str, str]) -> None:
-    print_json_line({"ready": True, **detail})
-    if ready_fd is None:
-        return
+def _tell(ready_fd: int, detail: Mapping[str, str]) -> None:
     with contextlib.suppress(OSError):  # whoever asked may have gone; we run all the same
         os.write(ready_fd, msgspec.json.encode(dict(detail)) + b"\n")
         os.close(ready_fd)

@@ -93,8 +93,8 @@ class InstrumentStatus(msgspec.Struct, frozen=True, kw_only=True):
     stage: Stage
     epoch: int
     holding: int
-    gate: str  # pass, fail, inconclusive
-    gate_reason: str  # the first reason, or what a pass proves
+    gate: str  # pass, fail, inconclusive; "" while it is not in shadow
+    gate_reason: str  # the first reason, or what a pass proves; else the next step
     run: int
     counts: Counts
     coverage: float | None

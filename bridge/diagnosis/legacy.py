@@ -351,7 +351,7 @@ def _free_slots(legacy: _Legacy, name: str) -> Iterator[Finding]:
             "slot",
             f"no {name} yet",
             "nothing is shadowed yet",
-            "none: the shadow makes it when it first starts",
+            "nothing to do: the shadow makes it when it first starts",
         )
 
 
@@ -360,7 +360,7 @@ def _old_transactions(legacy: _Legacy) -> Iterator[Finding]:
         yield AREA.warn(
             "old transactions",
             "not visible",
-            "a flip can't see beforehand what would hold it up",
+            "doctor can't say beforehand what would hold a flip up; the flip itself can",
             f"GRANT pg_read_all_stats TO {WRITER_ROLE}",
         )
         return

@@ -264,9 +264,7 @@ class ClientConnection(asyncio.Protocol):
         if self._paused:
             self._resume(_PIPELINE)
         reader = self._reader
-        if reader.reading is None and (
-            reader.ended or self._half_closed or self._server.stopping
-        ):
+        if reader.reading is None and (reader.ended or self._half_closed or self._server.stopping):
             self._close()
 
     def _pause(self, reason: int) -> None:

@@ -6,6 +6,7 @@ client would have read, while the monolith still answers.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -20,6 +21,17 @@ from shadow.legacy.mapping import Responses, Words
 from shadow.normalise import Refusal
 
 Rendered = tuple[int, bytes]
+
+# What Rails adds to each answer by default, whatever it is.
+_RAILS_FIELDS = (
+    (b"X-Frame-Options", b"SAMEORIGIN"),
+    (b"X-Content-Type-Options", b"nosniff"),
+    (b"X-Permitted-Cross-Domain-Policies", b"none"),
+    (b"Referrer-Policy", b"strict-origin-when-cross-origin"),
+    (b"Vary", b"Accept"),
+)
+_UNCACHED = (b"Cache-Control", b"no-cache")
+_REVALIDATED = (b"Cache-Control", b"max-age=0, private, must-revalidate")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SIDES = {Side.BUY: "buy", Side.SELL: "sell"}
@@ -104,6 +116,15 @@ class Dialect:
 def render_status(status: int) -> Rendered:
     """What Rails' public exceptions application answers for a status, as JSON."""
     return status, msgspec.json.encode({"status": int(status), "error": HTTPStatus(status).phrase})
+
+
+def answer_fields(status: int, body: bytes, request_id: bytes) -> tuple[tuple[bytes, bytes], ...]:
+    """The header fields of an answer, less those that describe its body."""
+    caching: tuple[tuple[bytes, bytes], ...] = (_UNCACHED,)
+    if status in (HTTPStatus.OK, HTTPStatus.CREATED):
+        etag = b'W/"%b"' % hashlib.sha256(body).hexdigest()[:32].encode()
+        caching = ((b"ETag", etag), _REVALIDATED)
+    return (*_RAILS_FIELDS, *caching, (b"X-Request-Id", request_id))
 
 
 def _price(scale: Scale, view: OrderView) -> str | None:

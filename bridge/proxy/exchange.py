@@ -108,6 +108,9 @@ class Exchange:
         self.sent_at_ns = time.time_ns()
         self.response_body = []
 
+    def mark_answered(self) -> None:
+        self.answered_mono_ns = time.monotonic_ns()
+
     @property
     def account(self) -> int:
         return account_of(self.identity.decode("latin-1"))

@@ -104,7 +104,7 @@ class EngineSession:
     """This worker's session with the engine. The engine may be away when it begins, and later."""
 
     def __init__(self, *, host: str, port: int, name: str, key: str) -> None:
-        self._new_client = lambda: EngineClient(host=host, port=port, name=name, key=key)
+        self._host, self._port, self._name, self._key = host, port, name, key
         self._client: EngineClient | None = None
         self._ready = asyncio.Event()
         self._ended = asyncio.Event()  # the client will not mend itself
@@ -112,7 +112,9 @@ class EngineSession:
     async def run(self) -> None:
         """Keeps a client logged in until it is cancelled."""
         while True:
-            client = self._new_client()
+            client = EngineClient(
+                host=self._host, port=self._port, name=self._name, key=self._key
+            )
             try:
                 await client.start()
                 self._client = client

@@ -119,7 +119,7 @@ class OrderDesk:
             if known is not None or not order_id:
                 self._route(exchange, known.symbol if known else None)
             else:
-                self._spawn(self._find(exchange, order_id))
+                self._spawn(self._find(exchange, order_id), exchange)
 
     def _route(self, exchange: Exchange, symbol: str | None) -> None:
         if exchange.client is None:
@@ -159,7 +159,7 @@ class OrderDesk:
     def _to_engine(self, exchange: Exchange, stage: InstrumentStage) -> None:
         if exchange.client is not None:
             self.holds.enter(exchange)
-            self._spawn(self._answer_live(exchange, stage))
+            self._spawn(self._answer_live(exchange, stage), exchange)
 
     async def _answer_live(self, exchange: Exchange, stage: InstrumentStage) -> None:
         reply: Reply | Elsewhere
@@ -210,6 +210,9 @@ class OrderDesk:
             if self.holds.way_of(stage.symbol) is Way.WAIT:
                 self._wait(exchange, stage.symbol, self._decide)
                 return
+        if not stages:
+            self._to_legacy(exchange)
+            return
         self.holds.enter(exchange)
         try:
             reply = await self._live.cancel_anywhere(exchange, order_id, stages)
@@ -221,7 +224,7 @@ class OrderDesk:
             self._conclude(exchange, reply)
 
     def _on_expired(self, symbol: str, exchanges: Sequence[Exchange]) -> None:
-        self._spawn(self._by_the_store(symbol, exchanges))
+        self._spawn(self._by_the_store(symbol, exchanges), *exchanges)
 
     async def _by_the_store(self, symbol: str, exchanges: Sequence[Exchange]) -> None:
         """No news for too long: what the control store says holds; if it is away, the monolith."""
@@ -239,7 +242,7 @@ class OrderDesk:
         if not self.holds.live or self._barrier.written >= self._barrier.answered:
             self._forward(exchange)
         else:
-            self._spawn(self._read_later(exchange))
+            self._spawn(self._read_later(exchange), exchange)
 
     async def _read_later(self, exchange: Exchange) -> None:
         await self._barrier.wait(self._barrier.answered, READ_BARRIER_S)
@@ -264,15 +267,22 @@ class OrderDesk:
                 exchange.symbol = known.symbol if known is not None else None
         return exchange.symbol
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None], *exchanges: Exchange) -> None:
+        """A defect in the work leaves none of the exchanges unanswered."""
         task = self._loop.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._done)
 
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            _log.error("an order was left unanswered", exc_info=task.exception())
+        def done(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            if task.cancelled() or task.exception() is None:
+                return
+            _log.error("an order could not be answered", exc_info=task.exception())
+            for exchange in exchanges:
+                if exchange.upstream is None:
+                    failure = render_status(HTTPStatus.INTERNAL_SERVER_ERROR)
+                    self._answer(exchange, Reply(*failure))
+
+        task.add_done_callback(done)
 
 
 def _busy() -> Reply:

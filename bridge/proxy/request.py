@@ -225,14 +225,15 @@ class RequestReader:
             self.refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
         elif exchange.method == b"CONNECT":
             self.refuse(HTTPStatus.METHOD_NOT_ALLOWED)
-        elif self._hosts != 1 and not (exchange.version_10 and self._hosts == 0):
-            self.refuse(HTTPStatus.BAD_REQUEST)
-        elif exchange.version_10 and exchange.chunked:
+        elif not self._hosts_fit(exchange) or (exchange.version_10 and exchange.chunked):
             self.refuse(HTTPStatus.BAD_REQUEST)
         elif exchange.version_10 and self._parser.get_http_version() != "1.0":
             self.refuse(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
         elif not target.startswith(b"/") and target != b"*" and not self._is_absolute(target):
             self.refuse(HTTPStatus.BAD_REQUEST)
+
+    def _hosts_fit(self, exchange: Exchange) -> bool:
+        return self._hosts == 1 or (exchange.version_10 and self._hosts == 0)
 
     def _is_absolute(self, target: bytes) -> bool:
         """Absolute form, and of the host that the Host field names: whichever is read, it is the same."""

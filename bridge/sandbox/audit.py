@@ -77,7 +77,7 @@ def _audit(
     evidence = _Evidence(
         told=told,
         unanswered=tuple(
-            one.wish for run in results for one in run.unanswered if one.wish and one.sent
+            one.wish for run in results for one in run.unanswered if one.wish and one.possible
         ),
         members=frozenset().union(*(run.members for run in results)),
         wrong=tuple(text for run in results for text in run.wrong),

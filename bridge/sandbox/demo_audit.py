@@ -16,6 +16,8 @@ from engine.client import EngineClient
 from engine.types import Event
 from engine.wire import decode_events
 from shadow.legacy.convert import scales
+from shadow.store import Store
+from shadow.verdict import OperationVerdict
 
 
 class DemoAudit(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,3 +51,15 @@ async def journal_events(world: World) -> list[Event]:
         return events
     finally:
         await client.close()
+
+
+async def first_differences(world: World, symbol: str) -> tuple[OperationVerdict, ...]:
+    """The first operations of the instrument that differ, both sides, as the shadow saw them."""
+    run = world.data.running()
+    assert run is not None, "the world runs"
+    store = Store(run.database_url)
+    try:
+        evidence = await store.read_evidence(symbol)
+    finally:
+        await store.close()
+    return evidence.mismatches if evidence is not None else ()

@@ -19,7 +19,6 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
-
 from bridge import config as configuration
 from bridge.cli.control_client import ControlClient
 from bridge.config import Config
@@ -37,6 +36,8 @@ DEMO_GATE = {
     "shadow_s_min": 10.0,
     "book_age_s_max": 30.0,
 }
+# A recorded flow has fewer trades.
+FLOW_GATE = DEMO_GATE | {"fills_min": 20}
 
 
 class World:
@@ -62,7 +63,8 @@ class World:
         self.monolith: subprocess.Popen[bytes]
         self.up: subprocess.Popen[bytes]
 
-    def __enter__(self) -> World:
+    def start(self) -> None:
+        """Raises StartFailed, with everything stopped again."""
         try:
             self._start_monolith()
             self._install_fence()
@@ -70,6 +72,8 @@ class World:
         except BaseException:
             self._stack.close()
             raise
+
+    def __enter__(self) -> World:
         return self
 
     def __exit__(self, *_: object) -> None:

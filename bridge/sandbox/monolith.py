@@ -209,7 +209,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     logging.basicConfig(format="monolith[%(process)d] %(levelname)s %(message)s")
     if given.worker is not None:
-        uvloop.run(_work(msgspec.json.decode(given.settings, type=MonolithSettings), given.worker))
+        settings = msgspec.json.decode(given.settings, type=MonolithSettings)
+        try:
+            uvloop.run(_work(settings, given.worker))
+        except (psycopg.Error, OSError) as error:
+            _log.error("worker %d: %s", given.worker, error)
+            return 1
         return 0
     if not given.database_url:
         parser.error("--database-url is needed")

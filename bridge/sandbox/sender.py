@@ -49,7 +49,7 @@ class Sender:
             answer = await self._exchange(b"POST", b"/api/v1/orders", wish.member, body)
         except ExchangeFailed as failure:
             self._result.count_failure(
-                Unanswered(reason=failure.reason, sent=failure.sent, wish=wish)
+                Unanswered(reason=failure.reason, possible=failure.sent, wish=wish)
             )
             return None
         self._count(answer, scheduled_ns, phase, wish.symbol)
@@ -66,7 +66,7 @@ class Sender:
             answer = await self._exchange(b"DELETE", target, member, b"")
         except ExchangeFailed as failure:
             self._result.count_failure(
-                Unanswered(reason=failure.reason, sent=failure.sent, order_id=order_id)
+                Unanswered(reason=failure.reason, possible=failure.sent, order_id=order_id)
             )
             return False
         self._count(answer, scheduled_ns, phase, order.wish.symbol)
@@ -109,7 +109,12 @@ class Sender:
 
     def _not_done(self, answer: HttpAnswer, wish: Wish | None = None, order_id: int = 0) -> None:
         self._result.unanswered.append(
-            Unanswered(reason=f"status {answer.status}", sent=True, wish=wish, order_id=order_id)
+            Unanswered(
+                reason=f"status {answer.status}",
+                possible=answer.status >= 500,
+                wish=wish,
+                order_id=order_id,
+            )
         )
 
     def _read(self, answer: HttpAnswer) -> _OrderTold | None:

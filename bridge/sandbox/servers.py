@@ -13,7 +13,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bridge.errors import PortInUse, StartFailed
@@ -102,7 +102,10 @@ class EmbeddedPostgres:
         """Stops it and deletes the cluster, wherever it is."""
         self.stop()
         if self.data.is_symlink():
-            shutil.rmtree(self.data.readlink().parent, ignore_errors=True)
+            home = self.data.readlink().parent
+            shutil.rmtree(home, ignore_errors=True)
+            with suppress(OSError):
+                home.parent.rmdir()  # unless it holds another one
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def _try_start(self, install: Path, data: Path, user: User, deadline: float) -> bool:

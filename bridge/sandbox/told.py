@@ -46,10 +46,10 @@ class ClientOrder(msgspec.Struct, kw_only=True):
 
 
 class Unanswered(msgspec.Struct, frozen=True, kw_only=True):
-    """A request without a success: nobody knows, or an error said, whether it had an effect."""
+    """A request that was not answered with success."""
 
     reason: str  # of the client, or "status 503"
-    sent: bool  # False: it surely had none
+    possible: bool  # that it had an effect; False: refused, or it never left
     wish: Wish | None = None  # of a place
     order_id: int = 0  # of a cancel
 

@@ -57,6 +57,8 @@ CREATE TABLE railswitch.shadow_position (
     capture_id    text NOT NULL DEFAULT '',             -- newest Redis stream entry whose effect is recorded; '': none yet
     capture_next  jsonb NOT NULL DEFAULT '{}',          -- worker -> number of its next capture
     trouble       text NOT NULL DEFAULT '',             -- what the process waits for; '': nothing
+    writer        text NOT NULL DEFAULT '',             -- the process that wrote it last
+    flushes       bigint NOT NULL DEFAULT 0,            -- how often it was written: compared and set
     updated_at    timestamptz NOT NULL DEFAULT now()
 );
 
@@ -75,7 +77,7 @@ CREATE TABLE railswitch.shadow_instrument (
     taint             text NOT NULL DEFAULT '',
     root_order_id     bigint NOT NULL DEFAULT 0,        -- the first divergence since the load; 0: none
     root_verdict      text NOT NULL DEFAULT '',         -- of that one
-    root_reason       text NOT NULL DEFAULT '',
+    root_reason       text NOT NULL DEFAULT '',         -- the rules of a known one, or why it could not be compared
     pending           bigint NOT NULL DEFAULT 0,
     book_equal        boolean,
     book_lsn          bigint,
@@ -104,6 +106,7 @@ CREATE TABLE railswitch.parity_count (
     matched       bigint NOT NULL DEFAULT 0,
     known         bigint NOT NULL DEFAULT 0,
     mismatched    bigint NOT NULL DEFAULT 0,
+    dependants    bigint NOT NULL DEFAULT 0,            -- of the mismatched: they follow from the run's first divergence
     uncomparable  bigint NOT NULL DEFAULT 0,
     gaps          bigint NOT NULL DEFAULT 0,
     dark          bigint NOT NULL DEFAULT 0,

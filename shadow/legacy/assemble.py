@@ -262,10 +262,9 @@ class Assembler:
         for column in columns:
             was = old.get(column)
             if was is not None and was != row.get(column):
+                symbols = (old.get(orders.symbol), row.get(orders.symbol))
                 return Unreadable(
-                    symbol=(old.get(orders.symbol) if old_is_whole else None)
-                    or row.get(orders.symbol)
-                    or "",
+                    symbol=next((one for one in symbols if one in self._scales), None) or "",
                     order_id=id_or_zero(old.get(orders.id)),
                     reason=f"{orders.table}: {column} changed from {was} to {row.get(column)}",
                 )

@@ -224,6 +224,7 @@ class ChangeStream:
         for message in messages:
             if isinstance(message, Keepalive):
                 self._received_lsn = max(self._received_lsn, message.end_lsn)
+                pulse.asked |= message.reply
                 due = message.reply or now - pulse.delivered_at >= PROGRESS_S
                 transaction = _progress(message) if due and not assembler.in_transaction else None
             else:
@@ -250,14 +251,18 @@ class _Pulse:
 
     def __init__(self, now: float) -> None:
         self.delivered_at = now  # anything, to the consumer
+        self.asked = False  # the server wants to hear from us
         self._heard_at = self._pinged_at = self._reported_at = now
         self._reported_lsn = 0
 
     def beat(self, session: Session, confirmed_lsn: int, now: float, *, heard: bool) -> None:
         """Reports what is confirmed, if there is news or a sign of life is due."""
         ping = now - self._pinged_at >= PING_S
-        news = confirmed_lsn != self._reported_lsn and now - self._reported_at >= STATUS_S
+        # Not at once: a server that waits to go down asks again after every answer.
+        rested = now - self._reported_at >= STATUS_S
+        news = rested and (self.asked or confirmed_lsn != self._reported_lsn)
         if (ping or news) and session.report(confirmed_lsn, ping=ping):
+            self.asked = False
             self._reported_at, self._reported_lsn = now, confirmed_lsn
             self._pinged_at = now if ping else self._pinged_at
         if heard:

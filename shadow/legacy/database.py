@@ -43,7 +43,12 @@ async def connect(url: str, *, replication: bool = False) -> AsyncConnection[Tup
         )
         return await AsyncConnection.connect(conninfo, autocommit=True)
     except psycopg.Error as error:
-        raise LegacyUnavailable(f"{target(url)} can't be reached: {_said(error)}") from error
+        needs = (
+            "; reading changes needs a role with REPLICATION and a free one of max_wal_senders"
+            if replication
+            else "; is the URL right, and does the server run?"
+        )
+        raise LegacyUnavailable(f"connecting to {target(url)}: {_said(error)}{needs}") from error
 
 
 @contextmanager
@@ -94,4 +99,5 @@ def format_lsn(lsn: int) -> str:
 
 
 def _said(error: psycopg.Error) -> str:
-    return (error.diag.message_primary or str(error).strip() or type(error).__name__).rstrip(".")
+    said = error.diag.message_primary or str(error) or type(error).__name__
+    return " ".join(said.split()).rstrip(".")

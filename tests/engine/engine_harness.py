@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import json
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
@@ -16,7 +17,7 @@ from typing import Any, TypeVar
 
 import msgspec
 import uvloop
-from market_driver import BTC, changed, define, new, set_mode
+from market_driver import BTC, define, new, set_mode
 
 from engine.client import EngineClient
 from engine.protocol import (
@@ -116,8 +117,13 @@ class Raw:
         self._received: list[tuple[int, bytes]] = []
 
     @classmethod
-    async def connect(cls, port: int) -> Raw:
-        return cls(*await asyncio.open_connection("127.0.0.1", port))
+    async def connect(cls, port: int, *, receive_bytes: int = 0) -> Raw:
+        """`receive_bytes`: what the kernel takes in before it is read; 0: much."""
+        one = socket.socket()
+        if receive_bytes:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+        one.connect(("127.0.0.1", port))
+        return cls(*await asyncio.open_connection(sock=one))
 
     async def send(self, data: bytes) -> None:
         self.writer.write(data)
@@ -202,11 +208,17 @@ def by_command(events: bytes) -> Iterator[tuple[Event, ...]]:
             together = []
 
 
-def orders(first_id: int, count: int, *, first_ref: int = 0) -> list[Command]:
+def orders(
+    first_id: int, count: int, *, first_ref: int = 0, instrument: int = BTC
+) -> list[Command]:
     """Buys and sells that meet in pairs."""
     return [
-        changed(
-            new(first_id + n, side=1 + n % 2, price_ticks=100, qty_lots=5),
+        new(
+            first_id + n,
+            side=1 + n % 2,
+            price_ticks=100,
+            qty_lots=5,
+            instrument=instrument,
             ref=first_ref and first_ref + n,
         )
         for n in range(count)
@@ -225,7 +237,7 @@ import msgspec
 async def main(told):
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    settings = msgspec.convert(told, EngineSettings)
+    settings = msgspec.convert(told, EngineSettings, dec_hook=lambda kind, value: kind(value))
     await serve(settings, ready=lambda port: print(port, flush=True), stop=stop)
 
 try:

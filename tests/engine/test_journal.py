@@ -198,7 +198,7 @@ def test_a_hole_in_the_middle_is_no_torn_write(tmp_path: Path) -> None:
 
 
 def test_a_segment_cut_in_the_middle_of_the_journal_is_refused(tmp_path: Path) -> None:
-    frames = written(tmp_path, [100, 100, 200])
+    frames = written(tmp_path, [50, 50, 50, 200])
     path = segment_path(tmp_path, 1)
     path.write_bytes(path.read_bytes()[: offsets(frames)[1] + 100])
     told = refused(tmp_path)

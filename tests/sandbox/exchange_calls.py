@@ -17,7 +17,7 @@ def call(
     member: str | None = "7",
     headers: dict[str, str] | None = None,
 ) -> tuple[int, Any, http.client.HTTPMessage]:
-    """`body`: bytes as they are, anything else as JSON. The answer's JSON is None for other types."""
+    """`body`: bytes as they are, the rest as JSON. The answer is None unless it is JSON."""
     sent = {"Content-Type": "application/json"} | (headers or {})
     if member is not None:
         sent["X-Member-Id"] = member

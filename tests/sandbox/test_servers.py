@@ -260,6 +260,8 @@ def test_root_copies_programs_that_the_servers_user_cannot_reach(
     server.start()
     try:
         program = Path(f"/proc/{server.pid}/exe").readlink()
-        assert program == server.directory / "programs" / "hidden" / "pginstall" / "bin" / "postgres"
+        assert (
+            program == server.directory / "programs" / "hidden" / "pginstall" / "bin" / "postgres"
+        )
     finally:
         server.remove()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping as Texts
 
+import msgspec
 import pytest
 from legacy_side import MAPPING, SCALES, order_row, trade_row
 
@@ -216,6 +217,11 @@ def test_an_order_that_gets_another_id_or_instrument_is_unreadable() -> None:
     assert "market_id changed from BTC-USD to ETH-USD" in moved.reason
 
 
+def test_an_order_that_comes_from_an_unknown_instrument_taints_the_one_it_comes_to() -> None:
+    read = only_unreadable(Update(ORDERS, order(market_id="DOGE-USD"), True, order()))
+    assert read.symbol == "BTC-USD"
+
+
 def test_an_order_that_leaves_for_an_unknown_instrument_is_not_overlooked() -> None:
     read = only_unreadable(Update(ORDERS, order(), True, order(market_id="DOGE-USD")))
     assert (read.symbol, read.order_id) == ("BTC-USD", 7)
@@ -275,8 +281,6 @@ def test_a_transaction_of_exactly_the_bound_is_read() -> None:
 
 
 def test_a_table_may_be_named_with_its_schema() -> None:
-    import msgspec
-
     orders = msgspec.structs.replace(MAPPING.orders, table="trading.orders")
     mapping = msgspec.structs.replace(MAPPING, orders=orders)
     assembler = Assembler(mapping, SCALES)

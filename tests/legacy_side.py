@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import psycopg
-from sandbox_config import CONFIG
 
+import bridge.sandbox
+from bridge.config import load
 from bridge.fence import install_sql
 from bridge.sandbox.provision import as_role
 from shadow.legacy.changes import ChangeStream
 from shadow.legacy.convert import Scale, scales
 from shadow.operation import LegacyTransaction
 
+CONFIG = load(Path(bridge.sandbox.__file__).parent / "railswitch.toml")
 MAPPING = CONFIG.mapping
 SCALES: dict[str, Scale] = scales(CONFIG.instruments)
 SLOT = PUBLICATION = "railswitch"

@@ -1,0 +1,143 @@
+"""`railswitch demo`: the whole story on this machine, in a few minutes."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+from rich.markup import escape
+
+from bridge.cli.exits import Exit
+from bridge.cli.output import console, print_json, problem, progress, table, word
+from bridge.control.messages import InstrumentStatus
+from bridge.errors import DemoFailed
+from bridge.sandbox.demo import FAULTS, QUICK, Demo, Tempo
+from bridge.sandbox.demo_flow import FlowDemo
+from bridge.sandbox.demo_report import DemoReport, StoryLine, duration, render_html
+from bridge.sandbox.demo_story import Story
+from bridge.sandbox.demo_world import DEMO_GATE, FLOW_GATE, World
+
+DESCRIPTION = """\
+Starts a small monolith and everything of railswitch as real processes on loopback, drives orders
+through the proxy, shadows three instruments, flips one under load, kills the engine, rolls back,
+flips again, and audits every order at the end. Writes demo-report.html and demo-report.json.
+Exits 0 only if everything held. Nothing outside a temporary directory is touched.
+"""
+
+EXAMPLE = """\
+  railswitch demo
+  railswitch demo --quick                 # the same story, told faster
+  railswitch demo --flow events.csv.xz    # with recorded order flow instead of generated"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--quick", action="store_true", help="dwell less on each part")
+    parser.add_argument("--flow", metavar="FILE", help="recorded order flow, .csv or .csv.xz")
+    parser.add_argument("--seed", type=int, default=1, help="of the generated orders (default: 1)")
+    parser.add_argument("--report-dir", default=".", metavar="DIR", help="default: here")
+    parser.add_argument("--keep", action="store_true", help="keep the processes' files and logs")
+    parser.add_argument("--json", action="store_true", help="the report on stdout, for programs")
+
+
+def run(args: argparse.Namespace) -> Exit:
+    directory = Path(tempfile.mkdtemp(prefix="railswitch-demo-"))
+    directory.chmod(0o711)  # PostgreSQL may run as another user, who must be able to enter
+    failed = True
+    try:
+        report = _told(args, directory)
+        _write(report, Path(args.report_dir))
+        failed = not report.ok
+    finally:
+        if args.keep or failed:
+            problem(f"configuration and logs are in {directory}")
+        else:
+            shutil.rmtree(directory, ignore_errors=True)
+    if args.json:
+        print_json(report)
+    else:
+        _print_summary(report, Path(args.report_dir))
+    return Exit.FAILED if failed else Exit.DONE
+
+
+def _told(args: argparse.Namespace, directory: Path) -> DemoReport:
+    world = World(
+        directory,
+        faults=() if args.flow else FAULTS,
+        gate=FLOW_GATE if args.flow else DEMO_GATE,
+        seed=args.seed,
+    )
+    tell, watch = (_silent, _silent) if args.json else (_tell, _watch)
+    if not args.json:
+        _say("starting a monolith with its PostgreSQL, and railswitch in front of it")
+    with progress("starting", quiet=args.json):
+        world.start()
+    with world:
+        story = Story(world, tell, watch)
+        if args.flow:
+            return asyncio.run(FlowDemo(story, Path(args.flow)).run())
+        return asyncio.run(
+            Demo(story, seed=args.seed, tempo=QUICK if args.quick else Tempo()).run()
+        )
+
+
+def _say(text: str) -> None:
+    console().print(f"        {escape(text)}")
+
+
+def _tell(line: StoryLine) -> None:
+    console().print(f"[dim]{line.at_s:6.1f}s[/dim] {escape(line.text)}")
+
+
+def _watch(instruments: Sequence[InstrumentStatus]) -> None:
+    parts = []
+    for one in instruments:
+        counts = one.counts
+        parts.append(
+            f"{one.symbol} {counts.matched:,} of {counts.seen:,} match, {counts.fills:,} fills, "
+            f"{counts.mismatched} differ, {counts.dark} dark: {word(one.gate)}"
+        )
+    console().print("[dim]        " + " | ".join(parts) + "[/dim]")
+
+
+def _silent(_: object) -> None:
+    """With --json only the report is printed."""
+
+
+def _write(report: DemoReport, directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "demo-report.html").write_text(render_html(report))
+        encoded = msgspec.json.format(msgspec.json.encode(report), indent=2)
+        (directory / "demo-report.json").write_bytes(encoded + b"\n")
+    except OSError as error:
+        raise DemoFailed(f"the report can't be written to {directory}: {error.strerror}") from error
+
+
+def _print_summary(report: DemoReport, directory: Path) -> None:
+    out = console()
+    made = table("phase of BTC-USD", "answered by", ">requests", ">P50", ">P99", ">worst")
+    for one in report.latency:
+        row = (duration(us) for us in (one.p50_us, one.p99_us, one.max_us))
+        made.add_row(one.phase, one.answered_by, f"{one.count:,}", *row)
+    out.print()
+    out.print(made)
+    out.print()
+    audit = table("audit", "", "")
+    for check in report.audit:
+        audit.add_row(word("ok" if check.ok else "fail"), check.name, escape(check.detail))
+    out.print(audit)
+    out.print()
+    flips = ", ".join(f"{f.direction} {f.hold_ms:.0f} ms" for f in report.flips)
+    out.print(
+        f"{report.orders_sent:,} requests sent, {report.orders_answered:,} answered, "
+        f"{report.orders_lost} orders lost, {report.orders_duplicated} duplicated; "
+        f"{report.fills_compared:,} fills compared; holds: {flips}"
+    )
+    for failure in report.failures:
+        problem(failure)
+    out.print(f"the whole report: {directory / 'demo-report.html'}")

@@ -1,0 +1,161 @@
+"""What to do with a transaction that has been read: its operations to the engine, and into the
+queues of their instruments.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from shadow.feed import Feed, command_of, reference
+from shadow.instrument import Instrument
+from shadow.joins import Joins
+from shadow.limits import OPERATIONS_PER_TRANSACTION_MAX, OWNERS_KEPT_MAX
+from shadow.operation import Cancel, LegacyTransaction, Operation, Place, Touch, Unexplained
+from shadow.ordering import operations
+from shadow.ports import Clock
+from shadow.recorder import Recorder
+from shadow.settle import Settler
+from shadow.work import Group, Held, Item, RefusedCancel, TxEntry
+
+
+class Owner(NamedTuple):
+    symbol: str
+    account: int
+
+
+class Applier:
+    def __init__(
+        self,
+        *,
+        instruments: Mapping[str, Instrument],
+        joins: Joins,
+        feed: Feed,
+        recorder: Recorder,
+        settler: Settler,
+        clock: Clock,
+    ) -> None:
+        self._instruments = instruments
+        self._joins = joins
+        self._feed = feed
+        self._recorder = recorder
+        self._settler = settler
+        self._clock = clock
+        self._owners: OrderedDict[int, Owner] = OrderedDict()
+
+    def apply(self, tx: LegacyTransaction) -> TxEntry:
+        """The caller sees to markers and marks, and flushes the feed."""
+        entry = self._recorder.transaction(tx.end_lsn)
+        groups: dict[str, Group] = {}
+        for index, operation in enumerate(operations(tx)):
+            concerned = False
+            for instrument in self._concerned(operation):
+                if _is_due(instrument, tx):
+                    concerned = True
+                    self._add(groups, instrument, tx, entry, index, operation)
+            if not concerned:
+                self._skip(operation)
+        return entry
+
+    def know(self, instrument: Instrument, orders: Iterable[tuple[int, int]]) -> None:
+        """Orders (id, account) of an instrument that were there before."""
+        for order_id, account in orders:
+            self._remember(order_id, Owner(instrument.symbol, account))
+
+    def decide_refused_cancels(self, due: Iterable[Held], lsn: int) -> None:
+        """A mark has come back: whatever the monolith had done to those orders has been read."""
+        groups: dict[str, Group] = {}
+        for held in due:
+            owner = self._owners.get(held.told.order_id)
+            instrument = self._instruments.get(owner.symbol) if owner is not None else None
+            if owner is None or instrument is None or not instrument.following:
+                self._settler.release(held)
+                continue
+            group = groups.get(owner.symbol)
+            if group is None:
+                group = groups[owner.symbol] = Group(instrument.run, lsn, None)
+                instrument.waiting.append(group)
+            group.refused.append(RefusedCancel(held, owner.account))
+
+    def symbol_of(self, order_id: int) -> str:
+        """ "" when the order is not remembered."""
+        owner = self._owners.get(order_id)
+        return owner.symbol if owner is not None else ""
+
+    def _concerned(self, operation: Operation) -> list[Instrument]:
+        """Of a row that names no instrument: whose open order it is, else all that it may be of."""
+        if isinstance(operation, Unexplained):
+            symbol, order_id = operation.symbol, operation.order_id
+        else:
+            symbol, order_id = operation.order.symbol, operation.order.order_id
+        if symbol:
+            found = self._instruments.get(symbol)
+            return [found] if found is not None else []
+        followed = [one for one in self._instruments.values() if one.following]
+        if not order_id:
+            return followed
+        return [one for one in followed if self._may_be_open(one, order_id)]
+
+    def _may_be_open(self, instrument: Instrument, order_id: int) -> bool:
+        """Also one that is on its way to the engine."""
+        if instrument.run.mirror.get(order_id) is not None:
+            return True
+        return any(
+            isinstance(item.operation, Place) and item.operation.order.order_id == order_id
+            for group in instrument.waiting
+            for item in group.items
+        )
+
+    def _add(
+        self,
+        groups: dict[str, Group],
+        instrument: Instrument,
+        tx: LegacyTransaction,
+        entry: TxEntry,
+        index: int,
+        operation: Operation,
+    ) -> None:
+        group = groups.get(instrument.symbol)
+        if group is None:
+            group = groups[instrument.symbol] = Group(instrument.run, tx.commit_lsn, entry)
+            instrument.waiting.append(group)
+        if index >= OPERATIONS_PER_TRANSACTION_MAX:
+            operation = _too_many(operation, instrument.symbol)
+        item = Item(operation, self._clock.mono_ns())
+        group.items.append(item)
+        if isinstance(operation, Touch | Unexplained):
+            item.is_answered = True
+            return
+        order = operation.order
+        if isinstance(operation, Place):
+            self._remember(order.order_id, Owner(order.symbol, order.account))
+        self._joins.want(item)
+        ref = reference(tx.commit_lsn, index)
+        self._feed.add(item, command_of(operation, instrument.number, ref))
+
+    def _skip(self, operation: Operation) -> None:
+        held = self._joins.skip(operation)
+        if held is not None:
+            self._settler.release(held)
+
+    def _remember(self, order_id: int, owner: Owner) -> None:
+        self._owners[order_id] = owner
+        if len(self._owners) > OWNERS_KEPT_MAX:
+            self._owners.popitem(last=False)
+
+
+def _is_due(instrument: Instrument, tx: LegacyTransaction) -> bool:
+    """Neither in the load already, nor recorded before a restart."""
+    return (
+        instrument.following
+        and tx.commit_lsn >= instrument.loaded_lsn
+        and tx.commit_lsn > instrument.applied_lsn
+    )
+
+
+def _too_many(operation: Operation, symbol: str) -> Unexplained:
+    reason = f"its transaction has more than {OPERATIONS_PER_TRANSACTION_MAX} operations"
+    if isinstance(operation, Place | Cancel | Touch):
+        return Unexplained(symbol=symbol, order_id=operation.order.order_id, reason=reason)
+    return operation

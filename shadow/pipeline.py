@@ -1,0 +1,435 @@
+"""The comparison's loop: joins the monolith's transactions, the captures and the engine's answers.
+
+    changes ──▶ apply ──▶ feed ──▶ engine
+                  │                  │
+    captures ──▶ joins ──▶ settle ◀──┘ ──▶ recorder ──▶ control store ──▶ confirm the slot
+
+One task owns all state; the others only bring what they read to it. A source that is away is waited
+for, with the reason recorded; operations wait with it, bounded, and then the stream does. Nothing is
+confirmed that is not recorded, and whatever is read again after a restart has the same effect once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any
+
+from engine.errors import EngineUnavailable, QueryRefused
+from shadow.apply import Applier
+from shadow.books import Books
+from shadow.capture_reader import CaptureReader
+from shadow.errors import ChangesLost, ShadowError, StoreUnavailable
+from shadow.exchanges import Exchanges
+from shadow.feed import Feed
+from shadow.fences import Fences
+from shadow.gaps import Claims
+from shadow.instrument import Instrument
+from shadow.joins import Joins
+from shadow.judge import Judge
+from shadow.known import Rule
+from shadow.legacy.convert import Scale
+from shadow.legacy.mapping import Mapping as LegacyMapping
+from shadow.limits import (
+    ANSWERED_UNWRITTEN_S,
+    CLOCKS_APART_S,
+    COMMANDS_IN_FLIGHT_MAX,
+    FEED_RETRY_S,
+    OPERATIONS_PENDING_MAX,
+    RECONNECT_BACKOFF_S_MAX,
+    STAGES_S,
+    STOP_S,
+    STORE_RETRY_S,
+    TRANSACTIONS_WAITING_MAX,
+    TURN_S,
+    TURN_TRANSACTIONS_MAX,
+    UNANSWERED_S,
+)
+from shadow.marks import Marks
+from shadow.mirror import Mirror
+from shadow.operation import LegacyTransaction, Mark, Marker, OrderImage
+from shadow.ports import Captures, Changes, Clock, Engine, Renderer, Snapshots
+from shadow.recorder import Recorder
+from shadow.settle import Settler
+from shadow.stage_watch import Step, next_step
+from shadow.store import Store
+from shadow.store_rows import InstrumentRow, Resume, StageRow
+from shadow.work import Held
+
+log = logging.getLogger(__name__)
+
+SYSTEM_CLOCK = Clock(wall_ns=time.time_ns, mono_ns=time.monotonic_ns)
+
+
+class Pipeline:
+    """Its sources and its store come from outside, opened where they need it; engine clients have
+    been started, the feed's and the load's under two names that are theirs alone.
+    """
+
+    def __init__(
+        self,
+        *,
+        changes: Callable[[], Changes],
+        captures: Captures,
+        feed_client: Engine,
+        load_client: Engine,
+        store: Store,
+        snapshots: Snapshots,
+        render: Renderer,
+        mapping: LegacyMapping,
+        scales: Mapping[str, Scale],
+        known: Sequence[Rule] = (),
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        """`changes` makes a stream that has not been opened: after a failure a new one is made."""
+        self._changes = changes
+        self._captures = captures
+        self._feed_client = feed_client
+        self._load_client = load_client
+        self._store = store
+        self._snapshots = snapshots
+        self._scales = scales
+        self._known = known
+        self._clock = clock
+        self._exchanges = Exchanges(mapping, scales)
+        self._judge = Judge(self._exchanges, scales, render)
+        self._instruments: dict[str, Instrument] = {}
+        self._inbox: deque[LegacyTransaction | ChangesLost] = deque()
+        self._wake = asyncio.Event()
+        self._room = asyncio.Event()
+        self._stages: dict[str, StageRow] = {}
+        self._started_ns = 0
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until `stop` is set. Raises what only a person can mend: PositionMoved, and the engine's
+        SessionTaken, LoginRefused and Disconnected. What was settled by then is recorded.
+        """
+        stopping = asyncio.ensure_future(stop.wait())
+        tasks: list[asyncio.Future[Any]] = []
+        try:
+            resume = await _until(stopping, self._resume())
+            if resume is None:
+                return
+            self._assemble(resume)
+            tasks = [asyncio.ensure_future(one) for one in self._loops(resume)]
+            await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                if task.done():
+                    task.result()
+        finally:
+            stopping.cancel()
+            await self._end(tasks)
+
+    # --- putting it together
+
+    async def _resume(self) -> Resume:
+        while True:
+            try:
+                return await self._store.resume()
+            except StoreUnavailable as error:
+                log.warning("starting the shadow: %s", error)
+                await asyncio.sleep(STORE_RETRY_S)
+
+    def _assemble(self, resume: Resume) -> None:
+        clock = self._clock
+        self._started_ns = clock.wall_ns()
+        for symbol, scale in self._scales.items():
+            row = resume.instruments.get(symbol, InstrumentRow(symbol=symbol))
+            self._instruments[symbol] = Instrument(scale, row)
+        self._recorder = Recorder(
+            self._store, clock, resume.position, dict(resume.hits), self._instruments, self._lag_ms
+        )
+        self._joins, self._claims = Joins(self._exchanges), Claims()
+        self._feed = Feed(self._feed_client, clock.mono_ns, self._wake.set)
+        self._marks = Marks(self._snapshots, clock, self._recorder)
+        self._settler = Settler(
+            judge=self._judge,
+            joins=self._joins,
+            claims=self._claims,
+            recorder=self._recorder,
+            rules=self._known,
+            clock=clock,
+            captures_read_ns=lambda: self._reader.read_until_ns,
+            diverged=lambda instrument: self._books.want_resync(instrument),
+        )
+        self._reader = CaptureReader(
+            captures=self._captures,
+            exchanges=self._exchanges,
+            joins=self._joins,
+            claims=self._claims,
+            recorder=self._recorder,
+            settler=self._settler,
+            generation=lambda: self._marks.generation,
+            instruments=self._instruments,
+            clock=clock,
+            news=self._wake.set,
+        )
+        self._assemble_rest()
+
+    def _assemble_rest(self) -> None:
+        self._applier = Applier(
+            instruments=self._instruments,
+            joins=self._joins,
+            feed=self._feed,
+            recorder=self._recorder,
+            settler=self._settler,
+            clock=self._clock,
+        )
+        self._books = Books(
+            instruments=self._instruments,
+            snapshots=self._snapshots,
+            feed=self._feed,
+            feed_engine=self._feed_client,
+            load_engine=self._load_client,
+            recorder=self._recorder,
+            clock=self._clock,
+            loaded=self._loaded,
+            news=self._wake.set,
+        )
+        self._fences = Fences(
+            store=self._store,
+            engine=self._feed_client,
+            feed=self._feed,
+            settler=self._settler,
+            recorder=self._recorder,
+            clock=self._clock,
+            wake=self._wake,
+        )
+
+    def _loops(self, resume: Resume) -> list[Coroutine[Any, Any, None]]:
+        return [
+            self._recorder.keep_recording(),
+            self._reader.keep_reading(),
+            self._marks.keep_writing(self._follows_any),
+            self._read_changes(resume.position.applied_lsn),
+            self._watch_stages(),
+            self._work(),
+        ]
+
+    async def _end(self, tasks: Sequence[asyncio.Future[Any]]) -> None:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if not tasks:
+            return
+        await self._books.close()
+        await self._feed.close()
+        with contextlib.suppress(TimeoutError, ShadowError):
+            async with asyncio.timeout(STOP_S):
+                await self._recorder.flush()
+
+    # --- what is read
+
+    async def _read_changes(self, read_lsn: int) -> None:
+        while True:
+            stream = self._changes()
+            try:
+                await stream.open(read_lsn)
+                self._recorder.on_recorded = stream.confirm
+                self._recorder.trouble["changes"] = ""
+                async for tx in stream.transactions():
+                    read_lsn = tx.end_lsn
+                    await self._receive(tx)
+            except ChangesLost as error:
+                log.error("%s", error)
+                read_lsn = error.slot_lsn
+                await self._receive(error)
+            except ShadowError as error:
+                log.warning("reading changes: %s", error)
+                self._recorder.trouble["changes"] = str(error)
+                await asyncio.sleep(RECONNECT_BACKOFF_S_MAX)
+            finally:
+                self._recorder.on_recorded = lambda lsn: None
+                await stream.close()
+
+    async def _receive(self, arrived: LegacyTransaction | ChangesLost) -> None:
+        while len(self._inbox) >= TRANSACTIONS_WAITING_MAX:
+            self._room.clear()
+            await self._room.wait()
+        self._inbox.append(arrived)
+        self._wake.set()
+        if isinstance(arrived, LegacyTransaction) and any(
+            isinstance(change, Marker) for change in arrived.changes
+        ):
+            self._books.give_way()
+
+    async def _watch_stages(self) -> None:
+        while True:
+            try:
+                self._stages = await self._store.stages()
+            except StoreUnavailable as error:
+                log.warning("reading stages: %s", error)
+            else:
+                self._wake.set()
+            await asyncio.sleep(STAGES_S)
+
+    # --- what is done
+
+    async def _work(self) -> None:
+        await self._mirror_engine()
+        while True:
+            self._wake.clear()
+            self._follow_stages()
+            await self._books.turn(may_begin=self._may_begin_snapshot())
+            applied = 0
+            if not self._books.is_reading:
+                applied = await self._apply_some()
+            self._feed.flush()
+            if self._feed.failure is not None:
+                raise self._feed.failure
+            for instrument in self._instruments.values():
+                if instrument.waiting:
+                    self._settler.advance(instrument)
+            self._note_engine()
+            if applied:
+                await asyncio.sleep(0)
+            else:
+                await self._rest()
+
+    async def _rest(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TURN_S):
+                await self._wake.wait()
+
+    async def _apply_some(self) -> int:
+        """How many transactions; a few at a time, and none while too much is on its way."""
+        applied = 0
+        pending = sum(one.pending for one in self._instruments.values())
+        room = min(OPERATIONS_PENDING_MAX - pending, COMMANDS_IN_FLIGHT_MAX - self._feed.in_flight)
+        while self._inbox and applied < min(room, TURN_TRANSACTIONS_MAX):
+            arrived = self._inbox.popleft()
+            applied += 1
+            if isinstance(arrived, ChangesLost):
+                self._lose(arrived)
+            else:
+                await self._apply(arrived)
+        if len(self._inbox) < TRANSACTIONS_WAITING_MAX:
+            self._room.set()
+        return applied
+
+    async def _apply(self, tx: LegacyTransaction) -> None:
+        if self._books.due_at(tx.commit_lsn):
+            await self._books.compare()
+        entry = self._applier.apply(tx)
+        for change in tx.changes:
+            if isinstance(change, Mark):
+                self._mark_came_back(change.id, tx.commit_lsn)
+            elif isinstance(change, Marker):
+                instrument = self._instruments.get(change.symbol)
+                if instrument is not None:
+                    entry.open_groups += 1  # the watermark waits for what the marker asks for
+                    await self._fences.pass_marker(instrument, change, tx.commit_lsn)
+                    entry.open_groups -= 1
+
+    def _mark_came_back(self, mark_id: str, lsn: int) -> None:
+        generation = self._marks.came_back(mark_id)
+        if not generation:
+            return
+        due = self._joins.take_refused_cancels(generation)
+        self._applier.decide_refused_cancels(due, lsn)
+        read_before_ns = self._clock.mono_ns() - int(ANSWERED_UNWRITTEN_S * 1e9)
+        for held in self._joins.take_unwritten(generation, read_before_ns):
+            self._settle_unwritten(held)
+        for held in self._joins.take_unanswered(generation, read_before_ns):
+            self._settler.release(held)  # no answer and no row: nothing has happened
+
+    def _settle_unwritten(self, held: Held) -> None:
+        """Those from before the load, or recorded before a restart, have no row to wait for."""
+        symbol = held.told.symbol or self._applier.symbol_of(held.told.order_id)
+        instrument = self._instruments.get(symbol)
+        if instrument is not None and instrument.following:
+            begun_ns = max(instrument.run.loaded_ns, self._started_ns)
+            if held.capture.sent_at_ns > begun_ns + int(CLOCKS_APART_S * 1e9):
+                self._settler.unwritten(instrument, held)
+                return
+        self._settler.release(held)
+
+    def _lose(self, lost: ChangesLost) -> None:
+        """Everything that is followed must be loaded again; what lies between was never seen."""
+        self._recorder.start_over(lost.slot_lsn)
+        for instrument in self._instruments.values():
+            if instrument.following:
+                self._settler.lost_changes(instrument, str(lost))
+                instrument.following = False
+                self._books.want_load(instrument, "resync: changes of the monolith were lost")
+
+    async def _mirror_engine(self) -> None:
+        """What the engine has open, of instruments that are followed since before the restart."""
+        for instrument in self._instruments.values():
+            while instrument.following:
+                try:
+                    book = await self._feed_client.book(instrument.number)
+                except (EngineUnavailable, QueryRefused) as error:
+                    log.warning("reading the engine's book of %s: %s", instrument.symbol, error)
+                    self._recorder.trouble["engine"] = str(error)
+                    await asyncio.sleep(FEED_RETRY_S)
+                else:
+                    instrument.run.mirror = Mirror(book.orders, seq=book.seq)
+                    self._applier.know(
+                        instrument, ((one.order_id, one.account) for one in book.orders)
+                    )
+                    break
+        self._recorder.trouble["engine"] = ""
+
+    # --- what must be decided
+
+    def _follow_stages(self) -> None:
+        for symbol, row in self._stages.items():
+            instrument = self._instruments.get(symbol)
+            if instrument is None:
+                continue
+            instrument.wanted = row.stage == "shadow"
+            step = next_step(instrument, row)
+            if step is Step.LOAD:
+                instrument.wanted_epoch = row.epoch
+                self._books.want_load(instrument, "shadowing begins")
+            elif step is Step.ADOPT:
+                instrument.epoch = instrument.wanted_epoch = row.epoch
+                instrument.is_changed = True
+            elif step is Step.LEAVE:
+                instrument.following = instrument.loading = False
+                instrument.load_reason = ""
+                instrument.is_changed = True
+
+    def _may_begin_snapshot(self) -> bool:
+        """A flip that holds orders waits for the feed: it must not stand still then."""
+        return not any(row.holding for row in self._stages.values())
+
+    def _loaded(self, instrument: Instrument, orders: Sequence[OrderImage]) -> None:
+        self._applier.know(instrument, ((one.order_id, one.account) for one in orders))
+
+    def _follows_any(self) -> bool:
+        return any(one.following for one in self._instruments.values())
+
+    def _note_engine(self) -> None:
+        late = self._feed.unanswered_for_ns() > UNANSWERED_S * 1e9
+        text = "the engine does not answer; operations wait for it" if late else ""
+        self._recorder.trouble["engine"] = text
+
+    def _lag_ms(self, instrument: Instrument) -> float | None:
+        """From the monolith's commit until both sides are known, by the clock of this process."""
+        lag_ns = self._marks.lag_ns()
+        if lag_ns is None:
+            return None
+        oldest = next(
+            (
+                item.read_ns
+                for group in instrument.waiting
+                for item in group.items
+                if not item.is_answered
+            ),
+            None,
+        )
+        if oldest is not None:
+            lag_ns = max(lag_ns, self._clock.mono_ns() - oldest)
+        return lag_ns / 1e6
+
+
+async def _until[T](
+    stopping: asyncio.Future[Any], work: Coroutine[Any, Any, T]
+) -> T | None:
+    raise NotImplementedError

@@ -1,0 +1,286 @@
+"""Gathers what was settled and records it, verdicts and watermarks in one transaction.
+
+One flush is under way at a time. What it holds is cut from the state of one moment, so that the
+counts close and a restart goes on exactly where the newest committed flush ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from hdrh.histogram import HdrHistogram
+
+from shadow import latency
+from shadow.captures import Gap
+from shadow.errors import StoreUnavailable
+from shadow.instrument import Instrument, Run
+from shadow.latency import Side, Window
+from shadow.limits import (
+    DEPENDANTS_STORED_MAX,
+    FLUSH_S,
+    FLUSH_VERDICTS,
+    HEARTBEAT_S,
+    STORE_RETRY_S,
+    VERDICTS_STORED_MAX,
+)
+from shadow.ports import Clock
+from shadow.store import Store
+from shadow.store_rows import Batch, CountKey, Position, RunRow, Tally, VerdictRow
+from shadow.verdict import OperationVerdict, Verdict
+from shadow.work import Settled, StreamEntry, TxEntry
+
+log = logging.getLogger(__name__)
+
+_COUNTED_AS = {
+    Verdict.MATCH: "matched",
+    Verdict.KNOWN: "known",
+    Verdict.MISMATCH: "mismatched",
+    Verdict.UNCOMPARABLE: "uncomparable",
+}
+
+
+class Recorder:
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        position: Position,
+        hits: dict[str, int],
+        instruments: dict[str, Instrument],
+        lag_ms: Callable[[Instrument], float | None],
+    ) -> None:
+        self.hits = hits  # of each rule, those included that are not recorded yet
+        self.trouble: dict[str, str] = {}  # by what it is about; empty values are none
+        self.on_recorded: Callable[[int], None] = lambda lsn: None
+        self._store = store
+        self._clock = clock
+        self._position = position  # as recorded
+        self._instruments = instruments
+        self._lag_ms = lag_ms
+        self._transactions: deque[TxEntry] = deque()
+        self._entries: deque[StreamEntry] = deque()
+        self._applied_lsn = position.applied_lsn
+        self._capture_id = position.capture_id
+        self._capture_next = dict(position.capture_next)
+        self._next = Batch(position=position)
+        self._flush_wanted = asyncio.Event()
+        self._cut_number = 0  # of the newest flush begun
+        self._recorded_number = 0
+        self._recorded = asyncio.Condition()
+        self._latencies_at_ns = 0
+        self._heartbeat_at_ns = 0
+
+    # --- what comes in
+
+    def transaction(self, end_lsn: int) -> TxEntry:
+        entry = TxEntry(end_lsn)
+        self._transactions.append(entry)
+        return entry
+
+    def entry(self, entry: StreamEntry) -> None:
+        self._entries.append(entry)
+
+    def begin_captures(self, capture_id: str, expected: dict[str, int]) -> None:
+        """The first start: where in the stream it begins."""
+        self._capture_id, self._capture_next = capture_id, expected
+
+    def capture_start(self) -> tuple[str, dict[str, int]]:
+        return self._capture_id, self._capture_next
+
+    def start_over(self, applied_lsn: int) -> None:
+        """Changes up to here are lost."""
+        self._applied_lsn = max(self._applied_lsn, applied_lsn)
+
+    def run(self, row: RunRow) -> None:
+        self._next.runs.append(row)
+
+    def gap(self, gap: Gap) -> None:
+        self._next.gaps.append(gap)
+
+    def match(self, run: Run, *, fills: int, dark: bool, gap: bool) -> None:
+        """The common case, told without a verdict."""
+        tally = self._tally(run)
+        tally.seen += 1
+        tally.fills += fills
+        tally.dark += dark
+        if gap:
+            tally.gaps += 1
+        else:
+            tally.matched += 1
+
+    def settle(self, settled: Settled) -> None:
+        run, verdict = settled.run, settled.verdict
+        tally = self._tally(run)
+        tally.seen += 1
+        tally.dark += verdict.dark
+        if settled.gap:
+            tally.gaps += 1
+            return
+        name = _COUNTED_AS[verdict.verdict]
+        setattr(tally, name, getattr(tally, name) + 1)
+        if verdict.verdict is not Verdict.UNCOMPARABLE:
+            tally.fills += verdict.fills
+        if verdict.verdict is Verdict.MISMATCH and verdict.root_order_id:
+            tally.dependants += 1
+        for rule in settled.rules:
+            self._next.hits[rule] = self._next.hits.get(rule, 0) + 1
+        if verdict.verdict is not Verdict.MATCH and _is_kept(run, verdict):
+            self._next.verdicts.append(VerdictRow(run.number, verdict))
+        if len(self._next.verdicts) >= FLUSH_VERDICTS:
+            self._flush_wanted.set()
+
+    def hit(self, rules: Iterable[str]) -> None:
+        """They have explained an operation, which will be settled."""
+        for rule in rules:
+            self.hits[rule] = self.hits.get(rule, 0) + 1
+
+    def late_capture(self, run: Run) -> None:
+        """An operation that was counted as dark was not: its capture was only late."""
+        self._tally(run).dark -= 1
+
+    def late_gap(self, run: Run) -> None:
+        """An operation that was counted as dark has lost its capture, as a gap now shows."""
+        tally = self._tally(run)
+        tally.dark -= 1
+        tally.matched -= 1
+        tally.gaps += 1
+
+    def latency(self, run: Run, side: Side, elapsed_ns: int) -> None:
+        minute_s = latency.minute_of(self._clock.wall_ns())
+        latency.record(self._histogram(Window(run.symbol, run.number, side, minute_s)), elapsed_ns)
+
+    # --- what goes out
+
+    @property
+    def trouble_text(self) -> str:
+        return "; ".join(text for text in self.trouble.values() if text)
+
+    async def keep_recording(self) -> None:
+        """Until it is cancelled. Raises PositionMoved."""
+        while True:
+            try:
+                async with asyncio.timeout(FLUSH_S):
+                    await self._flush_wanted.wait()
+            except TimeoutError:
+                pass
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Records what there is now. Tried until it succeeds."""
+        self._flush_wanted.clear()
+        self._cut_number += 1
+        number = self._cut_number
+        batch = self._cut()
+        if batch is not None:
+            await self._record(batch)
+        async with self._recorded:
+            self._recorded_number = number
+            self._recorded.notify_all()
+
+    async def recorded(self) -> None:
+        """Until all that was settled by now is in the store."""
+        wanted = self._cut_number + 1
+        self._latencies_at_ns = 0
+        self._flush_wanted.set()
+        async with self._recorded:
+            await self._recorded.wait_for(lambda: self._recorded_number >= wanted)
+
+    async def _record(self, batch: Batch) -> None:
+        while True:
+            try:
+                await self._store.record(batch)
+            except StoreUnavailable as error:
+                log.warning("recording verdicts: %s", error)
+                await asyncio.sleep(STORE_RETRY_S)
+            else:
+                break
+        position = batch.position
+        self._position = Position(
+            applied_lsn=position.applied_lsn,
+            capture_id=position.capture_id,
+            capture_next=position.capture_next,
+            trouble=position.trouble,
+            flushes=position.flushes + 1,
+        )
+        self.on_recorded(position.applied_lsn)
+
+    def _cut(self) -> Batch | None:
+        """Everything up to now; None when there is no news."""
+        now = self._clock.mono_ns()
+        self._advance()
+        beat = now - self._heartbeat_at_ns >= HEARTBEAT_S * 1e9
+        batch, self._next = self._next, Batch(position=self._position)
+        if now - self._latencies_at_ns < HEARTBEAT_S * 1e9:
+            self._next.latencies, batch.latencies = batch.latencies, {}
+        else:
+            self._latencies_at_ns = now
+        for instrument in self._instruments.values():
+            if instrument.is_changed or (beat and instrument.wanted) or instrument.pending:
+                batch.instruments.append(instrument.row(lag_ms=self._lag_ms(instrument)))
+                instrument.is_changed = False
+        batch.position = Position(
+            applied_lsn=self._applied_lsn,
+            capture_id=self._capture_id,
+            capture_next=dict(self._capture_next),
+            trouble=self.trouble_text,
+            flushes=self._position.flushes,
+        )
+        if not beat and _is_empty(batch) and batch.position == self._position:
+            return None
+        self._heartbeat_at_ns = now
+        return batch
+
+    def _advance(self) -> None:
+        """The watermarks, as far as everything before them is settled."""
+        while self._transactions and self._transactions[0].open_groups == 0:
+            self._applied_lsn = max(self._applied_lsn, self._transactions.popleft().end_lsn)
+        while self._entries and self._entries[0].open == 0:
+            entry = self._entries.popleft()
+            self._capture_id = entry.id
+            self._capture_next |= entry.expected
+            for settled in entry.held:
+                self.settle(settled)
+                self._instruments[settled.run.symbol].held -= 1
+            for run, lost in entry.lost:
+                tally = self._tally(run)
+                tally.seen += lost
+                tally.gaps += lost
+
+    def _tally(self, run: Run) -> Tally:
+        key = CountKey(run.symbol, run.number, latency.minute_of(self._clock.wall_ns()))
+        tally = self._next.tallies.get(key)
+        if tally is None:
+            tally = self._next.tallies[key] = Tally()
+            self._instruments[run.symbol].is_changed = True
+        return tally
+
+    def _histogram(self, window: Window) -> HdrHistogram:
+        histogram = self._next.latencies.get(window)
+        if histogram is None:
+            histogram = self._next.latencies[window] = latency.empty()
+        return histogram
+
+
+def _is_kept(run: Run, verdict: OperationVerdict) -> bool:
+    """All are counted; of a flood, only the first rows are worth their place."""
+    if verdict.root_order_id:
+        run.dependants_stored += 1
+        return run.dependants_stored <= DEPENDANTS_STORED_MAX
+    run.verdicts_stored += 1
+    return run.verdicts_stored <= VERDICTS_STORED_MAX
+
+
+def _is_empty(batch: Batch) -> bool:
+    parts: Iterable[object] = (
+        batch.instruments,
+        batch.runs,
+        batch.tallies,
+        batch.verdicts,
+        batch.hits,
+        batch.latencies,
+        batch.gaps,
+    )
+    return not any(parts)

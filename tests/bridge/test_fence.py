@@ -1,0 +1,643 @@
+"""The fence in a real database: whoever writes, at whatever isolation, however busy it is."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+import psycopg
+import pytest
+from legacy_side import (
+    INSERT_TRADE,
+    MAPPING,
+    PUBLICATION,
+    SLOT,
+    application,
+    insert_order,
+    install,
+    ours,
+    run,
+    streaming,
+    take,
+)
+from psycopg.errors import ObjectNotInPrerequisiteState, SerializationFailure
+
+from bridge import fence
+from bridge.errors import BridgeError, FenceBusy, FenceNotInstalled, FenceUnknown, StaleEpoch
+from bridge.fence import FenceRow, Owner
+from bridge.sandbox.provision import as_role
+from shadow.legacy.changes import create_slot
+from shadow.legacy.database import connected
+from shadow.legacy.snapshot import write_mark
+from shadow.operation import Mark, Marker, OrderInserted
+
+BTC = "BTC-USD"
+ISOLATIONS = ["REPEATABLE READ", "SERIALIZABLE"]
+
+
+@pytest.fixture
+def legacy(legacy_database: str) -> str:
+    """A sandbox exchange with the fence."""
+    install(legacy_database)
+    return legacy_database
+
+
+def give(
+    database: str,
+    owner: Owner = "engine",
+    epoch: int = 1,
+    flip_id: int = 1,
+    *,
+    symbol: str = BTC,
+    timeout_ms: int = 10_000,
+) -> None:
+    run(
+        fence.take(
+            ours(database),
+            symbol=symbol,
+            owner=owner,
+            epoch=epoch,
+            flip_id=flip_id,
+            timeout_ms=timeout_ms,
+        )
+    )
+
+
+@contextmanager
+def in_thread(work: Callable[[], object]) -> Iterator[list[object]]:
+    """Runs it beside the body; what it returned or raised is in the list after the body."""
+    outcome: list[object] = []
+
+    def run_it() -> None:
+        try:
+            outcome.append(work())
+        except Exception as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=run_it)
+    thread.start()
+    try:
+        yield outcome
+    finally:
+        thread.join()
+
+
+def wait_until_waiting(database: str, mode: str) -> None:
+    """Until somebody waits for an advisory lock in this mode."""
+    query = (
+        "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        " AND mode = %s AND database = (SELECT oid FROM pg_database WHERE datname ="
+        " current_database()))"
+    )
+    with psycopg.connect(database, autocommit=True) as admin:
+        while admin.execute(query, [mode]).fetchone() != (True,):
+            pass
+
+
+@contextmanager
+def writer(database: str) -> Iterator[psycopg.Connection[Any]]:
+    """Our own write-back's connection."""
+    with psycopg.connect(ours(database), autocommit=True) as connection:
+        yield connection
+
+
+# --- who may write -------------------------------------------------------------------------------
+
+
+def test_legacy_writes_what_nobody_has_taken(legacy: str) -> None:
+    with application(legacy) as app:
+        order_id = insert_order(app)
+        app.execute(INSERT_TRADE)
+        app.execute("UPDATE orders SET state = 2")
+        app.execute("DELETE FROM orders WHERE id = %s", [order_id])
+        app.execute("TRUNCATE orders, trades")
+        insert_order(app, market="DOGE-USD")
+    assert run(fence.read(ours(legacy))) == {}
+
+
+def test_every_kind_of_legacy_write_is_refused_once_the_engine_owns(legacy: str) -> None:
+    with application(legacy) as app:
+        insert_order(app)
+        insert_order(app, market="ETH-USD")
+        app.execute(INSERT_TRADE)
+        give(legacy)
+        for statement in (
+            "UPDATE orders SET state = 2 WHERE market_id = 'BTC-USD'",
+            "DELETE FROM orders WHERE market_id = 'BTC-USD'",
+            "UPDATE trades SET price = 1",
+            "DELETE FROM trades",
+            INSERT_TRADE,
+            "UPDATE orders SET market_id = 'ETH-USD' WHERE market_id = 'BTC-USD'",
+            "UPDATE orders SET market_id = 'BTC-USD' WHERE market_id = 'ETH-USD'",
+            "TRUNCATE orders",
+            "TRUNCATE trades",
+        ):
+            with pytest.raises(ObjectNotInPrerequisiteState, match="BTC-USD"):
+                app.execute(statement.encode())
+        with pytest.raises(ObjectNotInPrerequisiteState) as refused:
+            insert_order(app)
+    assert refused.value.diag.message_primary == (
+        "instrument BTC-USD is owned by the matching engine (epoch 1):"
+        " legacy may not write its orders"
+    )
+    assert refused.value.diag.table_name == "orders"
+
+
+def test_other_instruments_go_on(legacy: str) -> None:
+    with application(legacy) as app:
+        app.execute("BEGIN")
+        insert_order(app, market="ETH-USD")
+        give(legacy)  # not held up by a writer of another instrument
+        app.execute("COMMIT")
+        insert_order(app, market="ETH-USD")
+
+
+def test_our_writer_may_write_only_what_the_engine_owns(legacy: str) -> None:
+    with writer(legacy) as back:
+        with pytest.raises(ObjectNotInPrerequisiteState, match=r"is owned by legacy \(epoch 0\)"):
+            insert_order(back)
+        give(legacy)
+        order_id = insert_order(back)
+        back.execute(INSERT_TRADE)
+        back.execute("SELECT FROM orders WHERE id = %s FOR UPDATE", [order_id])
+        back.execute("UPDATE orders SET state = 1 WHERE id = %s", [order_id])
+        back.execute("SELECT nextval('orders_id_seq'), nextval('trades_id_seq')")
+        back.execute("INSERT INTO railswitch.written (shard, seq) VALUES (1, 1)")
+        back.execute("INSERT INTO railswitch.fill_map VALUES (1, 1, 0, 1)")
+        give(legacy, "legacy", 2, 2)
+        with pytest.raises(ObjectNotInPrerequisiteState, match="railswitch may not write its"):
+            back.execute("UPDATE orders SET state = 0 WHERE id = %s", [order_id])
+    with application(legacy) as app:
+        insert_order(app)
+
+
+def test_the_writer_is_known_by_how_it_logged_in(legacy: str) -> None:
+    give(legacy)
+    with psycopg.connect(legacy, autocommit=True) as admin:
+        admin.execute("SET ROLE railswitch")
+        with pytest.raises(ObjectNotInPrerequisiteState):
+            insert_order(admin)
+
+
+def test_restore_tools_that_switch_triggers_off_do_not_get_past(legacy: str) -> None:
+    give(legacy)
+    with psycopg.connect(legacy, autocommit=True) as admin:
+        admin.execute("SET session_replication_role = replica")
+        with pytest.raises(ObjectNotInPrerequisiteState):
+            insert_order(admin)
+
+
+def test_a_row_without_instrument_is_legacys_own_business(legacy: str) -> None:
+    give(legacy)
+    with application(legacy) as app:
+        app.execute("ALTER TABLE orders ALTER market_id DROP NOT NULL")
+        insert_order(app, market=None)
+        app.execute("DELETE FROM orders")
+
+
+# --- the moment of taking ------------------------------------------------------------------------
+
+
+def test_a_writer_in_flight_is_waited_for_and_a_late_one_is_refused(legacy: str) -> None:
+    with application(legacy) as early, application(legacy) as late:
+        early.execute("BEGIN")
+        insert_order(early)
+        with in_thread(lambda: give(legacy)) as given:
+            wait_until_waiting(legacy, "ExclusiveLock")
+            with in_thread(lambda: insert_order(late)) as refused:
+                wait_until_waiting(legacy, "ShareLock")
+                assert run(fence.read(ours(legacy))) == {}
+                insert_order(early)  # who came first is not held up by who waits
+                early.execute("COMMIT")
+        assert given == [None]
+        assert isinstance(refused[0], ObjectNotInPrerequisiteState)
+        assert early.execute("SELECT count(*) FROM orders").fetchone() == (2,)
+
+
+@pytest.mark.parametrize("isolation", ISOLATIONS)
+@pytest.mark.parametrize("taken_before", [False, True])
+def test_a_snapshot_older_than_the_fence_lets_nobody_through(
+    legacy: str, isolation: str, taken_before: bool
+) -> None:
+    if taken_before:  # then there is a row that the old snapshot sees
+        give(legacy)
+        give(legacy, "legacy", 2, 2)
+    with application(legacy) as app:
+        app.execute(f"BEGIN ISOLATION LEVEL {isolation}".encode())
+        app.execute("SELECT count(*) FROM orders")
+        give(legacy, "engine", 3, 3)
+        with pytest.raises(SerializationFailure):
+            insert_order(app)
+        app.execute("ROLLBACK")
+        app.execute(f"BEGIN ISOLATION LEVEL {isolation}".encode())
+        with pytest.raises(ObjectNotInPrerequisiteState):
+            insert_order(app)
+        app.execute("ROLLBACK")
+        with pytest.raises(ObjectNotInPrerequisiteState, match="only at isolation level"):
+            app.execute(f"BEGIN ISOLATION LEVEL {isolation}; TRUNCATE orders".encode())
+
+
+@pytest.mark.parametrize("isolation", ISOLATIONS)
+def test_a_snapshot_older_than_our_writers_right_is_refused_too(
+    legacy: str, isolation: str
+) -> None:
+    give(legacy)
+    with writer(legacy) as back:
+        back.execute(f"BEGIN ISOLATION LEVEL {isolation}".encode())
+        back.execute("SELECT count(*) FROM orders")
+        give(legacy, "legacy", 2, 2)
+        with pytest.raises(SerializationFailure):
+            insert_order(back)
+
+
+def test_a_truncate_in_flight_is_waited_for(legacy: str) -> None:
+    with application(legacy) as app:
+        app.execute("BEGIN")
+        app.execute("TRUNCATE orders")
+        with pytest.raises(FenceBusy):
+            give(legacy, timeout_ms=200)
+        app.execute("COMMIT")
+    give(legacy)
+
+
+def test_who_does_not_end_in_time_is_named_and_nothing_is_changed(legacy: str) -> None:
+    with application(legacy) as app:
+        app.execute("BEGIN")
+        insert_order(app)
+        with pytest.raises(FenceBusy, match=rf"pid {app.info.backend_pid} \(exchange\)"):
+            give(legacy, timeout_ms=200)
+        app.execute("COMMIT")
+        insert_order(app)
+    assert run(fence.read(ours(legacy))) == {}
+
+
+def test_no_legacy_row_follows_the_marker_under_busy_writers(legacy: str) -> None:
+    url = ours(legacy)
+    run(create_slot(url, SLOT))
+    stop = threading.Event()
+    wrote = threading.Semaphore(0)
+
+    def write() -> int:
+        refused = 0
+        with application(legacy) as app:
+            while not stop.is_set():
+                try:
+                    with app.transaction():
+                        insert_order(app)
+                        insert_order(app, side=1)
+                    wrote.release()
+                except ObjectNotInPrerequisiteState:
+                    refused += 1
+                    insert_order(app, market="ETH-USD")
+                    wrote.release()
+        return refused
+
+    threads = [in_thread(write) for _ in range(6)]
+    outcomes = [one.__enter__() for one in threads]
+    try:
+        for _ in range(60):
+            wrote.acquire()
+        give(legacy)
+        for _ in range(60):
+            wrote.acquire()
+    finally:
+        stop.set()
+        for one in threads:
+            one.__exit__(None, None, None)
+    assert all(refused and not isinstance(refused[0], Exception) for refused in outcomes)
+
+    async def main() -> list[str]:
+        """The symbols of the orders, and where the marker came."""
+        await write_mark(url, "end")
+        came: list[str] = []
+        async with streaming(url) as stream:
+            while True:
+                (transaction,) = await take(stream, 1)
+                for change in transaction.changes:
+                    if isinstance(change, Mark):
+                        return came
+                    if isinstance(change, Marker):
+                        came.append("the marker")
+                    else:
+                        assert isinstance(change, OrderInserted)
+                        came.append(change.order.symbol)
+
+    came = run(main())
+    marker = came.index("the marker")
+    assert came[:marker].count(BTC) >= 120
+    assert BTC not in came[marker:]
+    assert "ETH-USD" in came[marker:]
+
+
+# --- epochs --------------------------------------------------------------------------------------
+
+
+def row(database: str) -> FenceRow:
+    return run(fence.read(ours(database)))[BTC]
+
+
+def test_the_fence_is_moved_marked_and_read(legacy: str) -> None:
+    run(create_slot(ours(legacy), SLOT))
+    give(legacy, "engine", 5, 9)
+    expected = FenceRow(symbol=BTC, owner="engine", epoch=5, flip_id=9)
+    assert run(fence.read(ours(legacy))) == {BTC: expected}
+
+    async def main() -> None:
+        async with streaming(ours(legacy)) as stream:
+            (transaction,) = await take(stream, 1)
+            assert transaction.changes == (Marker(symbol=BTC, flip_id=9, owner="engine", epoch=5),)
+
+    run(main())
+
+
+def test_the_same_again_changes_nothing(legacy: str) -> None:
+    give(legacy, "engine", 5, 9)
+    give(legacy, "engine", 5, 9)
+    assert row(legacy).owner == "engine"
+
+
+def test_a_flip_may_give_back_what_it_took_and_then_not_take_it_again(legacy: str) -> None:
+    give(legacy, "engine", 5, 9)
+    give(legacy, "legacy", 5, 9)
+    with pytest.raises(StaleEpoch, match="flip 9 at epoch 5 comes too late"):
+        give(legacy, "engine", 5, 9)
+    assert row(legacy).owner == "legacy"
+
+
+@pytest.mark.parametrize(("epoch", "flip_id"), [(4, 9), (4, 10), (5, 8)])
+def test_who_is_older_is_refused(legacy: str, epoch: int, flip_id: int) -> None:
+    give(legacy, "engine", 5, 9)
+    with pytest.raises(StaleEpoch, match="given to engine at epoch 5 by flip 9"):
+        give(legacy, "legacy", epoch, flip_id)
+    assert row(legacy) == FenceRow(symbol=BTC, owner="engine", epoch=5, flip_id=9)
+
+
+@pytest.mark.parametrize(("epoch", "flip_id"), [(6, 9), (6, 1), (5, 10)])
+def test_who_is_newer_takes_it(legacy: str, epoch: int, flip_id: int) -> None:
+    give(legacy, "engine", 5, 9)
+    give(legacy, "legacy", epoch, flip_id)
+    assert row(legacy) == FenceRow(symbol=BTC, owner="legacy", epoch=epoch, flip_id=flip_id)
+
+
+def test_a_connection_may_be_kept_for_several(legacy: str) -> None:
+    async def main() -> None:
+        async with connected(ours(legacy)) as connection:
+            for n in (1, 2):
+                await fence.take(
+                    connection, symbol=BTC, owner="engine", epoch=n, flip_id=n, timeout_ms=5000
+                )
+
+    run(main())
+    assert row(legacy).epoch == 2
+
+
+def test_a_database_that_falls_silent_leaves_it_unknown_within_the_time(
+    legacy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fence, "FENCE_TIMEOUT_MARGIN_S", 0.1)
+
+    async def main() -> None:
+        async with connected(ours(legacy)) as connection:
+            os.kill(connection.info.backend_pid, signal.SIGSTOP)
+            try:
+                with pytest.raises(FenceUnknown, match="read it before going on"):
+                    await fence.take(
+                        connection, symbol=BTC, owner="engine", epoch=1, flip_id=1, timeout_ms=100
+                    )
+            finally:
+                os.kill(connection.info.backend_pid, signal.SIGCONT)
+
+    run(main())
+    give(legacy)
+
+
+def test_who_is_cancelled_while_waiting_leaves_no_lock_behind(legacy: str) -> None:
+    async def main() -> None:
+        with application(legacy) as app:
+            app.execute("BEGIN")
+            insert_order(app)
+            taking = asyncio.create_task(
+                fence.take(
+                    ours(legacy), symbol=BTC, owner="engine", epoch=1, flip_id=1, timeout_ms=9000
+                )
+            )
+            await asyncio.to_thread(wait_until_waiting, legacy, "ExclusiveLock")
+            taking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await taking
+            app.execute("COMMIT")
+            insert_order(app)
+
+    run(main())
+    assert run(fence.read(ours(legacy))) == {}
+
+
+# --- in and out ----------------------------------------------------------------------------------
+
+_CATALOGUE = {
+    "classes": """
+        SELECT c.oid::regclass::text, c.relkind, c.relreplident, a.grantee::regrole,
+               a.privilege_type
+        FROM pg_class c,
+             aclexplode(coalesce(c.relacl, acldefault(CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END,
+                                                      c.relowner))) a
+        WHERE c.relnamespace NOT IN ('pg_toast'::regnamespace, 'pg_catalog'::regnamespace)""",
+    "columns": """
+        SELECT attrelid::regclass::text, attname, attnum, attoptions FROM pg_attribute
+        WHERE attrelid IN ('orders'::regclass, 'trades'::regclass)""",
+    "triggers": "SELECT tgrelid::regclass::text, tgname FROM pg_trigger",
+    "functions": "SELECT proname, pronamespace::regnamespace::text, proacl::text FROM pg_proc",
+    "schemas": "SELECT nspname, nspacl::text FROM pg_namespace WHERE nspname !~ '^pg_t'",
+    "publications": "SELECT pubname FROM pg_publication",
+    "slots": "SELECT slot_name FROM pg_replication_slots",
+    "roles": "SELECT rolname FROM pg_roles",
+    "default privileges": "SELECT oid FROM pg_default_acl",
+    "types": "SELECT typname FROM pg_type WHERE typname !~ '^pg_toast'",
+    "settings": "SELECT setdatabase, setrole, setconfig FROM pg_db_role_setting",
+}
+
+
+def catalogue(database: str) -> dict[str, list[str]]:
+    with psycopg.connect(database, autocommit=True) as admin:
+        return {
+            name: sorted(map(repr, admin.execute(query.encode()).fetchall()))
+            for name, query in _CATALOGUE.items()
+        }
+
+
+def remove(database: str, *, role: str = "railswitch") -> None:
+    run(
+        fence.uninstall(
+            as_role(database, "exchange"),
+            MAPPING,
+            PUBLICATION,
+            role,
+            url=ours(database),
+            slot=SLOT,
+        )
+    )
+
+
+def put_in(database: str, *, role: str = "railswitch", installer: str = "exchange") -> None:
+    run(fence.install(as_role(database, installer), MAPPING, PUBLICATION, role))
+
+
+def test_uninstall_leaves_no_trace(legacy_database: str) -> None:
+    before = catalogue(legacy_database)
+    put_in(legacy_database)
+    run(create_slot(ours(legacy_database), SLOT))
+    give(legacy_database)
+    give(legacy_database, "legacy", 2, 2)
+    installed = catalogue(legacy_database)
+    for name in ("classes", "triggers", "functions", "schemas", "publications", "slots"):
+        assert installed[name] != before[name]
+    remove(legacy_database)
+    assert catalogue(legacy_database) == before
+    remove(legacy_database)
+    assert catalogue(legacy_database) == before
+
+
+def test_a_role_that_install_made_goes_with_it(legacy_database: str) -> None:
+    before = catalogue(legacy_database)
+    role = "rs_new_role"
+    run(fence.install(legacy_database, MAPPING, PUBLICATION, role))
+    with psycopg.connect(as_role(legacy_database, role), autocommit=True) as connection:
+        query = "SELECT rolreplication FROM pg_roles WHERE rolname = session_user"
+        assert connection.execute(query).fetchone() == (True,)
+        with pytest.raises(ObjectNotInPrerequisiteState, match="railswitch may not write"):
+            insert_order(connection)
+    with psycopg.connect(legacy_database, autocommit=True) as admin:
+        admin.execute(fence.uninstall_sql(MAPPING, PUBLICATION, role).encode())
+    assert catalogue(legacy_database) == before
+
+
+def test_installing_again_changes_nothing_and_keeps_the_owners(legacy: str) -> None:
+    give(legacy, "engine", 5, 9)
+    before = catalogue(legacy)
+    put_in(legacy)
+    assert catalogue(legacy) == before
+    assert row(legacy).owner == "engine"
+
+
+def test_a_table_in_a_schema_of_its_own_is_fenced_too(legacy_database: str) -> None:
+    with application(legacy_database) as app:
+        app.execute('CREATE SCHEMA "Trading"; ALTER TABLE orders SET SCHEMA "Trading"')
+        before = catalogue_without_paths(legacy_database)
+        orders = msgspec.structs.replace(
+            MAPPING.orders, table="Trading.orders", id_sequence="Trading.orders_id_seq"
+        )
+        mapping = msgspec.structs.replace(MAPPING, orders=orders)
+        app.execute(fence.install_sql(mapping, PUBLICATION, "railswitch").encode())
+        app.execute('SET search_path = "Trading", public')
+        insert_order(app)
+        give(legacy_database)
+        with pytest.raises(ObjectNotInPrerequisiteState):
+            insert_order(app)
+        with writer(legacy_database) as back:
+            back.execute('SET search_path = "Trading", public')
+            insert_order(back)
+        give(legacy_database, "legacy", 2, 2)
+        app.execute(fence.uninstall_sql(mapping, PUBLICATION, "railswitch").encode())
+    assert catalogue_without_paths(legacy_database) == before
+
+
+def catalogue_without_paths(database: str) -> dict[str, list[str]]:
+    found = catalogue_of_moved(database)
+    return {name: rows for name, rows in found.items() if name != "schemas"}
+
+
+def catalogue_of_moved(database: str) -> dict[str, list[str]]:
+    with psycopg.connect(database, autocommit=True) as admin:
+        return {
+            name: sorted(map(repr, admin.execute(query.encode()).fetchall()))
+            for name, query in _CATALOGUE.items()
+            if name != "columns"
+        }
+
+
+def test_uninstall_is_refused_while_the_engine_owns_anything(legacy: str) -> None:
+    run(create_slot(ours(legacy), SLOT))
+    give(legacy)
+    before = catalogue(legacy)
+    with pytest.raises(BridgeError, match=r"engine owns BTC-USD.*railswitch rollback"):
+        remove(legacy)
+    with application(legacy) as app:
+        script = fence.uninstall_sql(MAPPING, PUBLICATION, "railswitch").encode()
+        with pytest.raises(ObjectNotInPrerequisiteState, match="owns BTC-USD"):
+            app.execute(script)
+    assert catalogue(legacy) == before
+
+
+def test_uninstall_is_refused_while_the_slot_is_read(legacy: str) -> None:
+    async def main() -> None:
+        await create_slot(ours(legacy), SLOT)
+        async with streaming(ours(legacy)):
+            with pytest.raises(BridgeError, match="stop `railswitch shadow` first"):
+                await fence.uninstall(
+                    as_role(legacy, "exchange"),
+                    MAPPING,
+                    PUBLICATION,
+                    "railswitch",
+                    url=ours(legacy),
+                    slot=SLOT,
+                    busy_s=0,
+                )
+
+    run(main())
+    assert run(fence.read(ours(legacy))) == {}
+
+
+def test_a_control_store_in_the_same_database_survives(legacy: str) -> None:
+    with application(legacy) as app:
+        app.execute("CREATE TABLE railswitch.stage (symbol text)")
+        remove(legacy)
+        app.execute("SELECT * FROM railswitch.stage")
+
+
+def test_a_table_without_primary_key_is_refused_with_nothing_changed(legacy_database: str) -> None:
+    with application(legacy_database) as app:
+        app.execute("ALTER TABLE trades DROP CONSTRAINT trades_pkey")
+    before = catalogue(legacy_database)
+    with pytest.raises(BridgeError, match=r"trades has no primary key.*Give it"):
+        put_in(legacy_database)
+    assert catalogue(legacy_database) == before
+
+
+def test_a_locked_table_is_not_waited_for_long_and_who_locks_it_is_named(
+    legacy_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with application(legacy_database) as app:
+        app.execute("BEGIN")
+        insert_order(app)
+        with pytest.raises(FenceBusy, match=rf"pid {app.info.backend_pid} \(exchange\)"):
+            put_in(legacy_database)
+        app.execute("COMMIT")
+    put_in(legacy_database)
+
+
+def test_the_plan_makes_the_role_only_where_it_is_missing(legacy_database: str) -> None:
+    def planned(role: str) -> str:
+        return run(fence.plan(legacy_database, MAPPING, PUBLICATION, role))
+
+    assert "CREATE ROLE" not in planned("railswitch")
+    assert 'CREATE ROLE "another" LOGIN REPLICATION' in planned("another")
+
+
+def test_without_the_fence_taking_and_reading_say_what_to_do(legacy_database: str) -> None:
+    with pytest.raises(FenceNotInstalled, match="legacy install --execute"):
+        give(legacy_database)
+    with pytest.raises(FenceNotInstalled, match="legacy install --execute"):
+        run(fence.read(ours(legacy_database)))
+
+
+def test_a_role_without_our_grants_is_told_to_install(legacy: str) -> None:
+    with psycopg.connect(legacy, autocommit=True) as admin:
+        admin.execute("REVOKE ALL ON railswitch.fence FROM railswitch")
+    with pytest.raises(FenceNotInstalled, match="permission denied"):
+        give(legacy)

@@ -1,0 +1,405 @@
+"""Malformed requests are refused at the door; a monolith that fails fails promptly, and once."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import pytest
+from proxy_rig import Client, Front, Monolith, Visit, between, request, response, run, until
+
+from bridge.limits import HEAD_BYTES_MAX, TARGET_BYTES_MAX
+
+HOST = b"GET / HTTP/1.1\r\nHost: h\r\n"
+POST = b"POST / HTTP/1.1\r\nHost: h\r\n"
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (POST + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        (POST + b"Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n", 400),
+        (POST + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd", 400),
+        (POST + b"Content-Length: 3\r\nContent-Length: 3\r\n\r\nabc", 400),
+        (POST + b"Content-Length: 3, 3\r\n\r\nabc", 400),
+        (POST + b"Content-Length: +3\r\n\r\nabc", 400),
+        (POST + b"Content-Length: 0x3\r\n\r\nabc", 400),
+        (POST + b"Content-Length : 3\r\n\r\nabc", 400),
+        (POST + b"Content-Length: 99999999999999999999\r\n\r\n", 400),
+        (POST + b"Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n", 400),
+        (POST + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", 501),
+        (POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 501),
+        (POST + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        (POST + b"Transfer-Encoding:\x0bchunked\r\n\r\n0\r\n\r\n", 400),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\n3 \r\nabc\r\n0\r\n\r\n", 400),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\n0x3\r\nabc\r\n0\r\n\r\n", 400),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\n3\nabc\r\n0\r\n\r\n", 400),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabcX0\r\n\r\n", 400),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n", 400),
+        (b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        (HOST + b"Host: other\r\n\r\n", 400),
+        (HOST + b"Host: h\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\n\r\n", 400),
+        (b"GET http://other/ HTTP/1.1\r\nHost: h\r\n\r\n", 400),
+        (b"GET ftp://h/ HTTP/1.1\r\nHost: h\r\n\r\n", 400),
+        (HOST + b"X: a\r\n b\r\n\r\n", 400),
+        (HOST + b"X: a\nY: b\r\n\r\n", 400),
+        (HOST + b"X: a\rb\r\n\r\n", 400),
+        (HOST + b"X: a\x00b\r\n\r\n", 400),
+        (HOST + b": a\r\n\r\n", 400),
+        (HOST + b"X Y: a\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\nHost: h\n\n", 400),
+        (b"GET /\r\n\r\n", 400),
+        (b"GET /a b HTTP/1.1\r\nHost: h\r\n\r\n", 400),
+        (b"GET /\xc3\xa9 HTTP/1.1\r\nHost: h\r\n\r\n", 400),
+        (b"get / HTTP/1.1\r\nHost: h\r\n\r\n", 400),
+        (b"GET / HTTP/2.0\r\nHost: h\r\n\r\n", 400),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
+        (b"CONNECT h:80 HTTP/1.1\r\nHost: h\r\n\r\n", 405),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
+        (b"GET /" + b"a" * TARGET_BYTES_MAX + b" HTTP/1.1\r\nHost: h\r\n\r\n", 414),
+        (HOST + b"X: " + b"a" * HEAD_BYTES_MAX + b"\r\n\r\n", 431),
+        (HOST + b"X: a\r\n" * (HEAD_BYTES_MAX // 6) + b"\r\n", 431),
+    ],
+)
+def test_a_malformed_request_is_refused_and_goes_nowhere(sent: bytes, status: int) -> None:
+    async def story() -> None:
+        async with between(response(b"x")) as (front, monolith):
+            client = await front.client()
+            await client.send(sent)
+            got = await client.rest()
+            assert got.startswith(b"HTTP/1.1 %d " % status)
+            assert b"\r\nConnection: close\r\n" in got
+            assert monolith.requests == []
+            assert await (await front.client()).ask(request()) == response(b"x")
+
+    run(story())
+
+
+def test_a_head_without_an_end_is_refused_at_its_bound() -> None:
+    async def story() -> None:
+        async with between(response(b"x")) as (front, _):
+            client = await front.client()
+            await client.send(HOST + b"X: ")
+            for _ in range(HEAD_BYTES_MAX // 1024 + 1):
+                client.writer.write(b"a" * 1024)
+            assert (await client.rest()).startswith(b"HTTP/1.1 431 ")
+
+    run(story())
+
+
+def test_a_chunk_that_goes_wrong_on_the_way_breaks_the_request_off() -> None:
+    """The monolith must not take what it has for the whole."""
+    got: list[bytes] = []
+
+    async def monolith(visit: Visit) -> None:
+        got.append(await visit.reader.read())
+
+    async def story() -> None:
+        async with between(monolith) as (front, _):
+            client = await front.client()
+            await client.send(POST + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+            await until(lambda: front.server.pool._open)
+            await client.send(b"nonsense\r\n")
+            assert (await client.rest()).startswith(b"HTTP/1.1 400 ")
+            await until(lambda: got)
+            assert not got[0].endswith(b"0\r\n\r\n")
+
+    run(story())
+
+
+@pytest.mark.parametrize("end", ["reset", "close"])
+def test_a_client_that_goes_in_the_middle_of_a_body_breaks_the_request_off(end: str) -> None:
+    ended = asyncio.Event()
+
+    async def monolith(visit: Visit) -> None:
+        try:
+            await visit.reader.read()
+        finally:
+            ended.set()
+
+    async def story() -> None:
+        async with between(monolith) as (front, _):
+            client = await front.client()
+            await client.send(POST + b"Content-Length: 10\r\n\r\nabc")
+            await until(lambda: front.server.pool._open)
+            client.reset() if end == "reset" else client.close()
+            await asyncio.wait_for(ended.wait(), 5)
+            await until(lambda: not front.server._clients)
+
+    run(story())
+
+
+def unused_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_a_monolith_that_is_down_is_told_at_once() -> None:
+    async def story() -> None:
+        async with Front(unused_port()) as front:
+            clients = [await front.client() for _ in range(3)]
+            for client in clients:
+                await client.send(request("POST", "/api/v1/orders", b"{}"))
+            for client in clients:
+                got = await client.response()
+                assert got.startswith(b"HTTP/1.1 502 Bad Gateway\r\n")
+                assert got.endswith(b'{"status":502,"error":"Bad Gateway"}')
+            assert front.tee.captured == 0  # the monolith has seen nothing
+
+    run(story())
+
+
+def test_the_connection_to_the_client_outlives_the_monolith() -> None:
+    async def story() -> None:
+        async with Monolith(response(b"x")) as monolith, Front(monolith.port) as front:
+            client = await front.client()
+            assert await client.ask(request()) == response(b"x")
+            await monolith.stop()
+            assert (await client.ask(request())).startswith(b"HTTP/1.1 502 ")
+            assert (await client.ask(request())).startswith(b"HTTP/1.1 502 ")
+
+    run(story())
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"",
+        b"HTTP/1.1 200 OK\r\nContent-Le",
+        b"not http at all\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX: " + b"a" * 2 * HEAD_BYTES_MAX,
+        b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n",
+    ],
+)
+def test_an_unusable_answer_is_a_502_and_the_request_was_sent_once(bad: bytes) -> None:
+    requests: list[bytes] = []
+
+    async def monolith(visit: Visit) -> None:
+        requests.append(await visit.request())
+        await visit.answer(bad)
+
+    async def story() -> None:
+        async with between(monolith) as (front, _):
+            client = await front.client()
+            assert (await client.ask(request())).startswith(b"HTTP/1.1 502 ")
+            assert len(requests) == 1
+
+    run(story())
+
+
+@pytest.mark.parametrize("framing", [b"Content-Length: 9", b"Transfer-Encoding: chunked"])
+def test_an_answer_that_breaks_off_breaks_off_at_the_client_too(framing: bytes) -> None:
+    """A client must not take a part for the whole."""
+
+    async def monolith(visit: Visit) -> None:
+        await visit.request()
+        await visit.answer(b"HTTP/1.1 200 OK\r\n" + framing + b"\r\n\r\n3\r\nabc\r\n")
+
+    async def story() -> None:
+        async with between(monolith) as (front, _):
+            client = await front.client()
+            await client.send(request())
+            with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+                await client.response()
+
+    run(story())
+
+
+def test_a_request_whose_connection_breaks_is_never_sent_again() -> None:
+    """Not even on a connection that served before: the monolith may have acted on it."""
+    requests: list[bytes] = []
+
+    async def monolith(visit: Visit) -> None:
+        requests.append(await visit.request())
+        await visit.answer(response(b"1"))
+        requests.append(await visit.request())
+
+    async def story() -> None:
+        async with between(monolith) as (front, script):
+            client = await front.client()
+            assert await client.ask(request()) == response(b"1")
+            assert (await client.ask(request("POST"))).startswith(b"HTTP/1.1 502 ")
+            assert len(requests) == 2
+            assert script.connections == 1
+
+    run(story())
+
+
+def test_a_connection_that_the_monolith_has_closed_is_not_used_again() -> None:
+    async def monolith(visit: Visit) -> None:
+        await visit.request()
+        await visit.answer(response(b"x"))
+
+    async def story() -> None:
+        async with between(monolith) as (front, script):
+            client = await front.client()
+            for n in range(1, 4):
+                assert await client.ask(request("POST")) == response(b"x")
+                assert script.connections == n
+                await until(lambda: not front.server.pool._open)
+
+    run(story())
+
+
+def test_more_than_the_announced_answer_ends_that_connection_only() -> None:
+    async def story() -> None:
+        async with between(response(b"x") + b"HTTP/1.1 200 OK\r\n") as (front, script):
+            client = await front.client()
+            for n in range(1, 3):
+                assert await client.ask(request()) == response(b"x")
+                assert script.connections == n
+
+    run(story())
+
+
+def test_a_monolith_that_does_not_answer_in_time_is_a_504() -> None:
+    async def monolith(visit: Visit) -> None:
+        await visit.request()
+        await visit.reader.read()
+
+    async def story() -> None:
+        async with between(monolith, upstream_head_s=0.05) as (front, _):
+            client = await front.client()
+            got = await client.ask(request())
+            assert got.startswith(b"HTTP/1.1 504 Gateway Timeout\r\n")
+            assert (await client.ask(request())).startswith(b"HTTP/1.1 504 ")
+
+    run(story())
+
+
+def test_the_pool_is_bounded_and_the_rest_wait_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on = asyncio.Event()
+
+    async def monolith(visit: Visit) -> None:
+        while True:
+            sent = await visit.request()
+            await go_on.wait()
+            await visit.answer(response(sent.split(b" ")[1]))
+
+    async def story() -> None:
+        async with between(monolith) as (front, script):
+            front.server.pool._connections_max = 3
+            clients = [await front.client() for _ in range(10)]
+            for n, client in enumerate(clients):
+                await client.send(request(target=f"/{n}"))
+            await until(lambda: len(front.server.pool._waiting) == 7)
+            go_on.set()
+            for n, client in enumerate(clients):
+                assert await client.response() == response(b"/%d" % n)
+            assert script.connections == 3
+
+    run(story())
+
+
+def test_who_stops_waiting_is_not_sent() -> None:
+    go_on = asyncio.Event()
+    requests: list[bytes] = []
+
+    async def monolith(visit: Visit) -> None:
+        while True:
+            requests.append(await visit.request())
+            await go_on.wait()
+            await visit.answer(response(b"x"))
+
+    async def story() -> None:
+        async with between(monolith) as (front, _):
+            front.server.pool._connections_max = 1
+            first, second, third = [await front.client() for _ in range(3)]
+            await first.send(request(target="/1"))
+            await until(lambda: requests)
+            await second.send(request(target="/2"))
+            await third.send(request(target="/3"))
+            await until(lambda: len(front.server.pool._waiting) == 2)
+            second.reset()
+            await until(lambda: len(front.server._clients) == 2)
+            go_on.set()
+            await first.response()
+            await third.response()
+            assert [one.split(b" ")[1] for one in requests] == [b"/1", b"/3"]
+
+    run(story())
+
+
+def test_stopping_lets_what_is_under_way_finish() -> None:
+    go_on = asyncio.Event()
+
+    async def monolith(visit: Visit) -> None:
+        await visit.request()
+        await go_on.wait()
+        await visit.answer(response(b"x"))
+
+    async def story() -> None:
+        async with between(monolith) as (front, _):
+            busy, idle = await front.client(), await front.client()
+            await busy.send(request())
+            await until(lambda: len(front.server._clients) == 2 and front.server.pool._open)
+            stopping = asyncio.create_task(front.server.stop())
+            assert await idle.rest() == b""
+            with pytest.raises(ConnectionRefusedError):
+                await front.client()
+            go_on.set()
+            got = await busy.rest()
+            assert got.endswith(b"\r\nConnection: close\r\n\r\nx")
+            await stopping
+
+    run(story())
+
+
+def slow(client: Client) -> None:
+    """Its socket takes nothing more."""
+    client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("sent", "limit", "answered"),
+    [
+        pytest.param(b"GET / HTT", "CLIENT_HEAD_S", b"HTTP/1.1 408 ", id="half a head"),
+        pytest.param(POST + b"Content-Length: 9\r\n\r\na", "CLIENT_STALL_S", b"", id="half a body"),
+        pytest.param(b"", "CLIENT_IDLE_S", b"", id="nothing"),
+    ],
+)
+def test_a_client_that_stalls_is_let_go(
+    sent: bytes, limit: str, answered: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"bridge.proxy.client.{limit}", 0.05)
+
+    async def story() -> None:
+        async with between(response()) as (front, monolith):
+            client = await front.client()
+            await client.send(sent)
+            try:
+                got = await client.rest()
+            except ConnectionError:
+                got = b""
+            assert got.startswith(answered) if answered else got == b""
+            assert monolith.requests == []
+
+    run(story())
+
+
+def test_a_client_that_does_not_read_its_answer_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bridge.proxy.client.CLIENT_STALL_S", 0.05)
+    gone = asyncio.Event()
+
+    async def monolith(visit: Visit) -> None:
+        await visit.request()
+        try:
+            await visit.answer(b"HTTP/1.1 200 OK\r\n\r\n")
+            while True:
+                await visit.answer(b"x" * 65_536)
+        finally:
+            gone.set()
+
+    async def story() -> None:
+        async with between(monolith) as (front, _):
+            client = await front.client()
+            slow(client)
+            await client.send(request())
+            await asyncio.wait_for(gone.wait(), 10)
+            await until(lambda: not front.server._clients)
+
+    run(story())
