@@ -20,10 +20,17 @@ from bridge.control.status import StatusSources, status
 from bridge.datadir import DataDirectory
 from bridge.errors import NotConfigured
 from bridge.implementation import chosen_implementation
+from bridge.limits import ENGINE_START_S
 from bridge.proxy import master
+from bridge.proxy.dialect import Dialect
 from bridge.proxy.worker import ProxySettings
+from bridge.shadowing import LegacySnapshots, OwnSlot, known_rules
+from engine.client import EngineClient
 from engine.service import EngineKey, EngineSettings, serve
 from engine.types import Role
+from shadow.captures import RedisCaptures
+from shadow.legacy.convert import scales
+from shadow.pipeline import Pipeline
 from shadow.store import Store
 from shadow.store_rows import Parity
 
@@ -71,6 +78,41 @@ async def run_engine(config: Config, stop: asyncio.Event, ready: Ready) -> None:
         )
 
     await serve(settings, ready=tell, stop=stop)
+
+
+async def run_shadow(config: Config, stop: asyncio.Event, ready: Ready) -> None:
+    """Ready once the engine has let it in; what else is away is waited for, and told in status."""
+    grid = scales(config.instruments)
+    mapping, legacy = config.mapping, config.legacy
+    captures = RedisCaptures(redis_url(config))
+    feed, load = (_shadow_client(config, name) for name in ("shadow-feed", "shadow-load"))
+    async with _store(config) as store:
+        try:
+            for client in (feed, load):
+                await client.start(timeout_s=ENGINE_START_S)
+            pipeline = Pipeline(
+                changes=lambda: OwnSlot(legacy, mapping, grid),
+                captures=captures,
+                feed_client=feed,
+                load_client=load,
+                store=store,
+                snapshots=LegacySnapshots(legacy.database_url, mapping, grid),
+                render=Dialect(mapping.responses, mapping.words, grid),
+                mapping=mapping,
+                scales=grid,
+                known=known_rules(config.known),
+            )
+            ready({"slot": legacy.slot, "instruments": str(len(grid))})
+            await pipeline.run(stop)
+        finally:
+            await feed.close()
+            await load.close()
+            await captures.close()
+
+
+def _shadow_client(config: Config, name: str) -> EngineClient:
+    host, port = host_port(config.engine.listen)
+    return EngineClient(host=host, port=port, name=name, key=engine_keys(config)[Role.SHADOW])
 
 
 async def run_control(config: Config, stop: asyncio.Event, ready: Ready) -> None:

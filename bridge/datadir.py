@@ -28,6 +28,12 @@ class Child(msgspec.Struct, frozen=True, kw_only=True):
     restarts: int = 0
     detail: dict[str, str] = {}  # what it said of itself when it got ready
 
+    @property
+    def told(self) -> str:
+        """The detail for people: `127.0.0.1:8320, implementation rust`."""
+        words = (v if k == "listen" else f"{k} {v}" for k, v in self.detail.items())
+        return ", ".join(words)
+
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
     """What `railswitch up` wrote of itself. The URLs may hold passwords: the file is mode 0600."""

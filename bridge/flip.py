@@ -14,7 +14,7 @@ import logging
 from bridge.compare_books import compare_books
 from bridge.errors import StepFailed
 from bridge.legacy_side import ENGINE, LEGACY
-from bridge.limits import FENCE_SHARE, MARKER_LOOK_S
+from bridge.limits import DRAIN_SHARE, FENCE_SHARE, MARKER_LOOK_S
 from bridge.stage import Stage
 from bridge.steps import OPERATING_FAULTS, Drive
 from engine.types import Mode
@@ -52,11 +52,12 @@ async def drive(one: Drive) -> None:
         one.begin_hold(tools.config.hold_ms_max)
         await tools.announcer.stages()
         silence_s = tools.config.worker_silence_ms_max / 1000
+        wait_s = DRAIN_SHARE * one.remaining_s
         missing = await tools.workers.drained(
-            flip.symbol, flip.id, silence_s=silence_s, wait_s=one.remaining_s
+            flip.symbol, flip.id, silence_s=silence_s, wait_s=wait_s
         )
         if missing:
-            raise StepFailed(f"{missing}, within {tools.config.hold_ms_max} ms")
+            raise StepFailed(f"{missing}, within {1000 * wait_s:.0f} ms")
         detail["workers"] = len(tools.workers.heard())
     async with one.step(FENCE) as detail:
         wait_s = FENCE_SHARE * _positive(one.remaining_s)

@@ -16,6 +16,7 @@ RESTART_BACKOFF_S_MIN = 0.2
 RESTART_BACKOFF_S_MAX = 10.0  # never given up: each try is told, and the reason may pass
 RESTART_RESET_S = 30.0  # a child that lived this long starts from the shortest backoff again
 assert RESTART_BACKOFF_S_MIN < RESTART_BACKOFF_S_MAX < RESTART_RESET_S
+ENGINE_START_S = 60.0  # a shadow that starts by itself waits so long for its engine
 SERVER_WATCH_S = 0.5  # how often an embedded server is looked at
 PORT_TRIES = 5  # for an embedded server: another program may take a free port before we do
 
@@ -157,6 +158,7 @@ ENGINE_CONTROL_S = 3.0
 # Fence: beyond the lock timeout that PostgreSQL keeps by itself, how long its answers may take.
 FENCE_TIMEOUT_MARGIN_S = 0.5
 FENCE_GIVE_BACK_S = 5.0  # waiting for writers, when no client's hold depends on it
+DRAIN_SHARE = 0.5  # of the hold budget that the proxies' last requests may take
 FENCE_SHARE = 0.5  # of what is left of the hold budget: the rest is for catching up and comparing
 WRITERS_LOOK_S = 0.02
 

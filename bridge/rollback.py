@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bridge.flip import COMMIT, COMPARE, FENCE, HOLD, RELEASE, compare
 from bridge.legacy_side import LEGACY
+from bridge.limits import DRAIN_SHARE
 from bridge.stage import Stage
 from bridge.steps import Drive
 from engine.types import Mode
@@ -47,7 +48,7 @@ async def drive(one: Drive, hold_ms_max: int) -> None:
             flip.symbol,
             flip.id,
             silence_s=tools.config.worker_silence_ms_max / 1000,
-            wait_s=min(one.remaining_s, tools.config.hold_ms_max / 1000) / 2,
+            wait_s=DRAIN_SHARE * min(one.remaining_s, tools.config.hold_ms_max / 1000),
         )
         detail["undrained"] = missing
     async with one.step(FREEZE) as detail:

@@ -45,14 +45,14 @@ class StepUpdate(msgspec.Struct, frozen=True, kw_only=True, tag="step", tag_fiel
 
 
 Report = Callable[[StepUpdate], None]
-Probe = Callable[[str, str], None]
+Probe = Callable[[str, str], Awaitable[None]]
 
 
 def silent(_: StepUpdate) -> None:
     """A report that nobody reads."""
 
 
-def unprobed(_step: str, _moment: str) -> None:
+async def unprobed(_step: str, _moment: str) -> None:
     """Tests put their kill points here: (step, "intended" | "taken" | "recorded")."""
 
 
@@ -115,7 +115,7 @@ class Drive:
         detail: dict[str, Any] = {}
         n = await self.tools.ledger.intend(self.flip, name)
         self._tell(n, name, "intended", began_s, detail)
-        self.tools.probe(name, "intended")
+        await self.tools.probe(name, "intended")
         try:
             async with asyncio.timeout_at(self._deadline_s) as self._bound:
                 yield detail
@@ -129,10 +129,10 @@ class Drive:
             if failure is error:
                 raise
             raise failure from error
-        self.tools.probe(name, "taken")
+        await self.tools.probe(name, "taken")
         await self.tools.ledger.end_step(self.flip, n, "done", detail)
         self._tell(n, name, "done", began_s, detail)
-        self.tools.probe(name, "recorded")
+        await self.tools.probe(name, "recorded")
 
     async def announce(self) -> None:
         """Best effort: the stage row says it already, and the next announcement says it again."""

@@ -216,7 +216,8 @@ class _Keeper:
             await self._terminate()
         detail = await _readiness(reading)
         if detail is not None:
-            self._change("ready", " ".join(detail.values()), state="ready", detail=detail)
+            self.child = msgspec.structs.replace(self.child, detail=detail)
+            self._change("ready", self.child.told, state="ready")
             if not first.done():
                 first.set_result(None)
         elif process.returncode is None and not self._stopping.is_set():

@@ -90,7 +90,8 @@ class Workers:
             self._take(report)
         gone = self._reports.keys() - {report.worker for report in present}
         for name in gone:
-            if self._clock() - self._made_at_s[name] > limits.WORKER_REPORT_EXPIRY_S:
+            # A new worker's first report may have come since the keys were listed.
+            if self._clock() - self._made_at_s[name] > limits.WORKER_REPORT_S:
                 del self._reports[name], self._made_at_s[name]
         self.trouble = ""
 

@@ -153,7 +153,9 @@ class WriteBack:
         """Waits for the next frames, at most until the watermark must be moved: then none."""
         idle_s = limits.WRITE_BACK_MOVE_S if self.reached_seq > self.written_seq else None
         try:
-            async with asyncio.timeout(idle_s):  # wait_for would swallow a cancellation now and then
+            async with asyncio.timeout(
+                idle_s
+            ):  # wait_for would swallow a cancellation now and then
                 first = await self._frames.get()
         except TimeoutError:
             return []

@@ -96,7 +96,7 @@ def _core_class() -> type[CoreMarket]:
         from engine._core import Market
     except ImportError as error:
         raise EngineImplementationUnavailable(
-            "the Rust core (engine._core) is not built here: install a Rust toolchain "
+            "the Rust core (engine._core) is not built here: install Rust 1.88 or later "
             "(https://rustup.rs) and run `pip install -e .` again, or choose the reference book "
             f"with RAILSWITCH_ENGINE=python ({error})"
         ) from error

@@ -276,7 +276,7 @@ class Shard:
                 raise _market_failed(draft.first_seq, error) from error
             self._feed.append(TailFrame(draft.first_seq, last_seq, draft.ts_ns, events))
         for connection, outcome in draft.repeats:
-            pass
+            connection.events(outcome)
         for connection, size in draft.consumed:
             connection.consumed(size)
         for connection, session in draft.admitted:

@@ -77,6 +77,7 @@ class Applier:
                 group = groups[owner.symbol] = Group(instrument.run, lsn, None)
                 instrument.waiting.append(group)
             group.refused.append(RefusedCancel(held, owner.account))
+            instrument.queued += 1
 
     def symbol_of(self, order_id: int) -> str:
         """ "" when the order is not remembered."""
@@ -124,6 +125,7 @@ class Applier:
             operation = _too_many(operation, instrument.symbol)
         item = Item(operation, self._clock.mono_ns())
         group.items.append(item)
+        instrument.queued += 1
         if isinstance(operation, Touch | Unexplained):
             item.is_answered = True
             return

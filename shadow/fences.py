@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Callable
 
 from engine.errors import EngineUnavailable, QueryRefused
 from shadow.errors import StoreUnavailable
@@ -35,6 +36,7 @@ class Fences:
         recorder: Recorder,
         clock: Clock,
         wake: asyncio.Event,
+        resync: Callable[[Instrument], None],
     ) -> None:
         self._store = store
         self._engine = engine
@@ -43,6 +45,7 @@ class Fences:
         self._recorder = recorder
         self._clock = clock
         self._wake = wake
+        self._resync = resync
 
     async def pass_marker(self, instrument: Instrument, marker: Marker, commit_lsn: int) -> None:
         """Returns when the store has it. One that was passed before a restart changes nothing."""
@@ -52,10 +55,13 @@ class Fences:
             instrument.following = False
             await self._settle(instrument)
             instrument.marker_flip_id = marker.flip_id
+            instrument.load_reason = ""
         else:
             direction = await self._direction(marker.flip_id)
             if direction == "flip":  # given up before its commit: the monolith never stopped
                 instrument.following = instrument.run.number > 0
+                if instrument.run.divergence is not None:
+                    self._resync(instrument)
             else:
                 await self._return(instrument, marker, commit_lsn)
         instrument.applied_lsn = commit_lsn

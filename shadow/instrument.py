@@ -66,6 +66,7 @@ class Instrument:
         self.wanted = False  # its stage is shadow
         self.wanted_epoch = row.epoch  # of its stage row
         self.waiting: deque[Group] = deque()  # read and not judged, in commit order
+        self.queued = 0  # operations and refused cancels in `waiting`
         self.held = 0  # verdicts that wait to be recorded with the captures that they came from
         self.load_reason = ""  # a load is due; "" when none is
         self.load_at_ns = 0  # monotonic: and not before
@@ -80,7 +81,7 @@ class Instrument:
 
     @property
     def pending(self) -> int:
-        return self.held + sum(len(group.items) + len(group.refused) for group in self.waiting)
+        return self.held + self.queued
 
     def diverged(self, divergence: Divergence, taint: str) -> None:
         """The first divergence of the newest run; later ones follow from it."""

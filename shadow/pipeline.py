@@ -4,9 +4,9 @@
                   │                  │
     captures ──▶ joins ──▶ settle ◀──┘ ──▶ recorder ──▶ control store ──▶ confirm the slot
 
-One task owns all state; the others only bring what they read to it. A source that is away is waited
-for, with the reason recorded; operations wait with it, bounded, and then the stream does. Nothing is
-confirmed that is not recorded, and whatever is read again after a restart has the same effect once.
+One task owns all state; the others only bring what they read to it. A source that is away is
+waited for, with the reason recorded; operations wait with it, bounded, and then the stream does.
+Nothing is confirmed that is not recorded, and what is read again after a restart counts once.
 """
 
 from __future__ import annotations
@@ -102,6 +102,7 @@ class Pipeline:
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._stages: dict[str, StageRow] = {}
+        self._stages_are_new = False
         self._started_ns = 0
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -198,6 +199,7 @@ class Pipeline:
             recorder=self._recorder,
             clock=self._clock,
             wake=self._wake,
+            resync=self._books.want_resync,
         )
 
     def _loops(self, resume: Resume) -> list[Coroutine[Any, Any, None]]:
@@ -220,6 +222,7 @@ class Pipeline:
         await self._feed.close()
         with contextlib.suppress(TimeoutError, ShadowError):
             async with asyncio.timeout(STOP_S):
+                await self._recorder.flush()  # what was under way when it was stopped
                 await self._recorder.flush()
 
     # --- what is read
@@ -264,6 +267,7 @@ class Pipeline:
             except StoreUnavailable as error:
                 log.warning("reading stages: %s", error)
             else:
+                self._stages_are_new = True
                 self._wake.set()
             await asyncio.sleep(STAGES_S)
 
@@ -273,7 +277,9 @@ class Pipeline:
         await self._mirror_engine()
         while True:
             self._wake.clear()
-            self._follow_stages()
+            if self._stages_are_new:
+                self._stages_are_new = False
+                self._follow_stages()
             await self._books.turn(may_begin=self._may_begin_snapshot())
             applied = 0
             if not self._books.is_reading:
@@ -298,7 +304,7 @@ class Pipeline:
     async def _apply_some(self) -> int:
         """How many transactions; a few at a time, and none while too much is on its way."""
         applied = 0
-        pending = sum(one.pending for one in self._instruments.values())
+        pending = sum(one.queued for one in self._instruments.values())
         room = min(OPERATIONS_PENDING_MAX - pending, COMMANDS_IN_FLIGHT_MAX - self._feed.in_flight)
         while self._inbox and applied < min(room, TURN_TRANSACTIONS_MAX):
             arrived = self._inbox.popleft()
@@ -387,6 +393,8 @@ class Pipeline:
             if step is Step.LOAD:
                 instrument.wanted_epoch = row.epoch
                 self._books.want_load(instrument, "shadowing begins")
+            elif step is Step.RELOAD:
+                self._books.want_load(instrument, "resync: the last load was interrupted")
             elif step is Step.ADOPT:
                 instrument.epoch = instrument.wanted_epoch = row.epoch
                 instrument.is_changed = True
@@ -429,7 +437,12 @@ class Pipeline:
         return lag_ns / 1e6
 
 
-async def _until[T](
-    stopping: asyncio.Future[Any], work: Coroutine[Any, Any, T]
-) -> T | None:
-    raise NotImplementedError
+async def _until(stopping: asyncio.Future[Any], work: Coroutine[Any, Any, Resume]) -> Resume | None:
+    """None: it was told to stop meanwhile."""
+    task = asyncio.ensure_future(work)
+    await asyncio.wait([stopping, task], return_when=asyncio.FIRST_COMPLETED)
+    if task.done():
+        return task.result()
+    task.cancel()
+    await asyncio.wait([task])
+    return None

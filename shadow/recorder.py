@@ -66,6 +66,7 @@ class Recorder:
         self._capture_id = position.capture_id
         self._capture_next = dict(position.capture_next)
         self._next = Batch(position=position)
+        self._under_way: Batch | None = None  # cut, and not known to be recorded
         self._flush_wanted = asyncio.Event()
         self._cut_number = 0  # of the newest flush begun
         self._recorded_number = 0
@@ -169,15 +170,17 @@ class Recorder:
             await self.flush()
 
     async def flush(self) -> None:
-        """Records what there is now. Tried until it succeeds."""
+        """Records what there is now. Tried until it succeeds; cancelled on the way, the next call
+        first records what this one had cut."""
         self._flush_wanted.clear()
-        self._cut_number += 1
-        number = self._cut_number
-        batch = self._cut()
-        if batch is not None:
-            await self._record(batch)
+        if self._under_way is None:
+            self._cut_number += 1
+            self._under_way = self._cut()
+        if self._under_way is not None:
+            await self._record(self._under_way)
+            self._under_way = None
         async with self._recorded:
-            self._recorded_number = number
+            self._recorded_number = self._cut_number
             self._recorded.notify_all()
 
     async def recorded(self) -> None:

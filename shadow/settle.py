@@ -50,6 +50,7 @@ class Settler:
         waiting = instrument.waiting
         while waiting and all(self._is_ready(instrument, item) for item in waiting[0].items):
             group = waiting.popleft()
+            instrument.queued -= len(group.items) + len(group.refused)
             for item in group.items:
                 self._settle(instrument, group, item)
             for refused in group.refused:
@@ -77,6 +78,17 @@ class Settler:
         )
         name = held.capture.action
         self._settle_capture(instrument, instrument.run, held, name, told.order_id, (difference,))
+
+    def lost_changes(self, instrument: Instrument, reason: str) -> None:
+        """Nobody knows how many operations: one stands for them all, and coverage is not whole."""
+        verdict = OperationVerdict(
+            symbol=instrument.symbol,
+            operation="unexplained",
+            order_id=0,
+            verdict=Verdict.UNCOMPARABLE,
+            reason=reason,
+        )
+        self._recorder.settle(Settled(instrument.run, verdict))
 
     def release(self, held: Held) -> None:
         """A capture that has served, or that nothing will be compared with."""

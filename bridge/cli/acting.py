@@ -118,7 +118,11 @@ def _print(line: Line) -> None:
 def _print_step(step: StepUpdate) -> None:
     if step.state == "intended":
         return  # the next line about it says how it went
-    detail = "  ".join(f"{key}={value}" for key, value in step.detail.items() if value is not None)
+    shown = {key: value for key, value in step.detail.items() if value not in (None, "")}
+    detail = "  ".join(
+        f"{key}={value:.1f}" if isinstance(value, float) else f"{key}={value}"
+        for key, value in shown.items()
+    )
     console().print(
         f"  {step.n:>2} {step.step:<10} {word(step.state, 8)} {step.elapsed_ms:>8.1f} ms  "
         f"{escape(detail)}".rstrip()

@@ -160,6 +160,7 @@ def _comparison(instruments: list[InstrumentStatus]) -> Table:
 def _processes(processes: tuple[Child, ...]) -> Table:
     made = table("process", "state", ">pid", ">restarts", "")
     for one in processes:
-        detail = " ".join(one.detail.values())
-        made.add_row(one.name, word(one.state), str(one.pid or "-"), str(one.restarts), detail)
+        made.add_row(
+            one.name, word(one.state), str(one.pid or "-"), str(one.restarts), escape(one.told)
+        )
     return made

@@ -112,9 +112,7 @@ class EngineSession:
     async def run(self) -> None:
         """Keeps a client logged in until it is cancelled."""
         while True:
-            client = EngineClient(
-                host=self._host, port=self._port, name=self._name, key=self._key
-            )
+            client = EngineClient(host=self._host, port=self._port, name=self._name, key=self._key)
             try:
                 await client.start()
                 self._client = client

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from switch_world import World
 
-TEST_S = 15.0
+TEST_S = 60.0
 InWorld = Callable[[Callable[[World], Awaitable[None]]], None]
 
 

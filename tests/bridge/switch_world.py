@@ -205,7 +205,7 @@ class World:
     async def control(
         self, *, probe: Probe = unprobed, config: FlipConfig | None = None
     ) -> AsyncIterator[Control]:
-        """What a control process has, without the process. Left by an exception, it is as if killed."""
+        """What a control process has; left by an exception, it is as if it were killed."""
         made = Control(self, probe, config or FlipConfig(hold_ms_max=10_000))
         try:
             await made.start()
@@ -225,11 +225,18 @@ class World:
         return book.mode.name.lower(), book.epoch
 
     async def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
-        """Of the legacy database."""
+        """Of the legacy database, as its superuser."""
         async with await psycopg.AsyncConnection.connect(self.super_url) as connection:
-            return await (await connection.execute(query, values)).fetchall()
+            cursor = await connection.execute(query, values)
+            return await cursor.fetchall() if cursor.description else []
 
     # What can be done to it
+
+    async def leave_workers(self) -> None:
+        workers = self._tasks[: len(self.workers)]
+        for task in workers:
+            task.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
 
     @asynccontextmanager
     async def session(self, name: str, role: Role) -> AsyncIterator[EngineClient]:
@@ -243,7 +250,7 @@ class World:
     async def legacy_order(
         self, side: Side = Side.BUY, price: str = "100", quantity: str = "1"
     ) -> int:
-        """An open order that the monolith took: its id. Raises psycopg's error when it is fenced."""
+        """The id of an open order that the monolith took. Raises psycopg's error if fenced."""
         async with await psycopg.AsyncConnection.connect(self.application_url) as connection:
             cursor = await connection.execute(
                 "INSERT INTO orders (market_id, member_id, side, order_type, price, quantity,"

@@ -404,14 +404,15 @@ def test_a_database_that_falls_silent_leaves_it_unknown_within_the_time(
 
     async def main() -> None:
         async with connected(ours(legacy)) as connection:
-            os.kill(connection.info.backend_pid, signal.SIGSTOP)
+            backend = connection.info.backend_pid
+            os.kill(backend, signal.SIGSTOP)
             try:
                 with pytest.raises(FenceUnknown, match="read it before going on"):
                     await fence.take(
                         connection, symbol=BTC, owner="engine", epoch=1, flip_id=1, timeout_ms=100
                     )
             finally:
-                os.kill(connection.info.backend_pid, signal.SIGCONT)
+                os.kill(backend, signal.SIGCONT)
 
     run(main())
     give(legacy)
@@ -444,13 +445,13 @@ _CATALOGUE = {
     "classes": """
         SELECT c.oid::regclass::text, c.relkind, c.relreplident, a.grantee::regrole,
                a.privilege_type
-        FROM pg_class c,
-             aclexplode(coalesce(c.relacl, acldefault(CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END,
-                                                      c.relowner))) a
+        FROM pg_class c
+        CROSS JOIN LATERAL (SELECT CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END::"char") k (kind)
+        CROSS JOIN LATERAL aclexplode(coalesce(c.relacl, acldefault(k.kind, c.relowner))) a
         WHERE c.relnamespace NOT IN ('pg_toast'::regnamespace, 'pg_catalog'::regnamespace)""",
     "columns": """
         SELECT attrelid::regclass::text, attname, attnum, attoptions FROM pg_attribute
-        WHERE attrelid IN ('orders'::regclass, 'trades'::regclass)""",
+        WHERE attrelid IN (SELECT oid FROM pg_class WHERE relname IN ('orders', 'trades'))""",
     "triggers": "SELECT tgrelid::regclass::text, tgname FROM pg_trigger",
     "functions": "SELECT proname, pronamespace::regnamespace::text, proacl::text FROM pg_proc",
     "schemas": "SELECT nspname, nspacl::text FROM pg_namespace WHERE nspname !~ '^pg_t'",
@@ -528,7 +529,7 @@ def test_installing_again_changes_nothing_and_keeps_the_owners(legacy: str) -> N
 def test_a_table_in_a_schema_of_its_own_is_fenced_too(legacy_database: str) -> None:
     with application(legacy_database) as app:
         app.execute('CREATE SCHEMA "Trading"; ALTER TABLE orders SET SCHEMA "Trading"')
-        before = catalogue_without_paths(legacy_database)
+        before = catalogue(legacy_database)
         orders = msgspec.structs.replace(
             MAPPING.orders, table="Trading.orders", id_sequence="Trading.orders_id_seq"
         )
@@ -544,21 +545,12 @@ def test_a_table_in_a_schema_of_its_own_is_fenced_too(legacy_database: str) -> N
             insert_order(back)
         give(legacy_database, "legacy", 2, 2)
         app.execute(fence.uninstall_sql(mapping, PUBLICATION, "railswitch").encode())
-    assert catalogue_without_paths(legacy_database) == before
-
-
-def catalogue_without_paths(database: str) -> dict[str, list[str]]:
-    found = catalogue_of_moved(database)
-    return {name: rows for name, rows in found.items() if name != "schemas"}
-
-
-def catalogue_of_moved(database: str) -> dict[str, list[str]]:
-    with psycopg.connect(database, autocommit=True) as admin:
-        return {
-            name: sorted(map(repr, admin.execute(query.encode()).fetchall()))
-            for name, query in _CATALOGUE.items()
-            if name != "columns"
-        }
+    after = catalogue(legacy_database)
+    # Not byte for byte: PostgreSQL writes out the owner's own rights on what was ever granted.
+    assert [one.split(",")[0] for one in after.pop("schemas")] == [
+        one.split(",")[0] for one in before.pop("schemas")
+    ]
+    assert after == before
 
 
 def test_uninstall_is_refused_while_the_engine_owns_anything(legacy: str) -> None:

@@ -49,7 +49,7 @@ POST = b"POST / HTTP/1.1\r\nHost: h\r\n"
         (HOST + b": a\r\n\r\n", 400),
         (HOST + b"X Y: a\r\n\r\n", 400),
         (b"GET / HTTP/1.1\nHost: h\n\n", 400),
-        (b"GET /\r\n\r\n", 400),
+        (b"GET /\r\n\r\n", 505),
         (b"GET /a b HTTP/1.1\r\nHost: h\r\n\r\n", 400),
         (b"GET /\xc3\xa9 HTTP/1.1\r\nHost: h\r\n\r\n", 400),
         (b"get / HTTP/1.1\r\nHost: h\r\n\r\n", 400),

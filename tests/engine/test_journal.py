@@ -239,6 +239,21 @@ def test_a_whole_frame_in_the_wrong_place_is_no_torn_write(tmp_path: Path) -> No
     assert f"offset {end} " in refused(tmp_path)
 
 
+def test_a_frame_of_another_journal_is_refused(tmp_path: Path) -> None:
+    """In its place by sequence number and time, and whole; but it follows another frame."""
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    _, start, end = offsets(written(ours, [1, 1]))
+    journal, _ = opened(theirs)
+    for first_seq in (1, 2):
+        frame = bytearray(FRAME_HEADER_BYTES) + encode_commands([new(first_seq, account=9)])
+        journal.append(frame, first_seq=first_seq, ts_ns=first_seq * 10**6)
+    journal.close()
+    with segment_path(ours, 1).open("rb+") as file:
+        file.seek(start)
+        file.write(segment_path(theirs, 1).read_bytes()[start:end])
+    assert "written after another frame" in refused(ours)
+
+
 def test_a_journal_of_another_shard_is_refused_with_the_setting_to_correct(tmp_path: Path) -> None:
     written(tmp_path, [1])
     assert "engine.shard" in refused(tmp_path, shard=2)

@@ -459,6 +459,6 @@ def test_without_the_core_rust_is_refused_and_says_what_to_do(
 ) -> None:
     monkeypatch.setitem(sys.modules, "engine._core", None)  # what an import meets that fails
     for make in (create_market, lambda name: restore_market(name, b"")):
-        with pytest.raises(EngineImplementationUnavailable, match=r"Rust toolchain.*=python"):
+        with pytest.raises(EngineImplementationUnavailable, match=r"install Rust .*=python"):
             make("rust")
     assert create_market("python").implementation == "python"

@@ -1,7 +1,8 @@
 //! One instrument's book: price-time priority. `engine/book.py` is the specification.
 //!
-//! Orders are nodes of one slab that all books share; the queue of a price is a list through them. A side is
-//! a sorted vector of its levels with the best at the tail, where nearly everything happens.
+//! Orders are nodes of one slab that all books share; the queue of a price is a list through them.
+//! A side is a sorted vector of its levels with the best at the tail, where nearly everything
+//! happens.
 
 use crate::codes::Side;
 use crate::ids::NIL;
@@ -193,8 +194,8 @@ impl Book {
         other.levels.last().is_some_and(|best| best.rank >= reach)
     }
 
-    /// Takes up to `qty` from the other side, best price first, then oldest first, never beyond the limit.
-    /// Returns what is left of it.
+    /// Takes up to `qty` from the other side, best price first, then oldest first, never beyond the
+    /// limit. Returns what is left of it.
     #[inline]
     pub fn take(
         &mut self,

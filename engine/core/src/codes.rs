@@ -1,4 +1,5 @@
-//! The numbers that commands and events carry: `engine/types.py` and `engine/reject.py` say what they mean.
+//! The numbers that commands and events carry: `engine/types.py` and `engine/reject.py` say what
+//! they mean.
 
 macro_rules! codes {
     ($(#[$meta:meta])* $name:ident : $repr:ty { $($code:ident = $value:literal),+ $(,)? }) => {

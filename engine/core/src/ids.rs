@@ -1,4 +1,5 @@
-//! Numbers to small indices: open addressing with a fixed hash, so that every machine does the same.
+//! Numbers to small indices: open addressing with a fixed hash, so that every machine does the
+//! same.
 
 /// The index that means "none", here and in the queues of a book.
 pub const NIL: u32 = u32::MAX;
@@ -80,7 +81,8 @@ impl IdMap {
         self.len += 1;
     }
 
-    /// Forgets an id that it may hold. The slots behind it move up, so that no search ever meets a hole.
+    /// Forgets an id that it may hold. The slots behind it move up, so that no search ever meets a
+    /// hole.
     #[inline]
     pub fn remove(&mut self, id: u64) {
         let mask = self.slots.len() - 1;

@@ -1,7 +1,7 @@
 //! The matching engine's core: what `engine/reference.py` specifies, on fixed-width records.
 //!
-//! The state changes only by applying a command, and applying reads nothing but state and command: no clock,
-//! no random number, no environment. Whatever iterates does so in a defined order.
+//! The state changes only by applying a command, and applying reads nothing but state and command:
+//! no clock, no random number, no environment. Whatever iterates does so in a defined order.
 
 mod book;
 mod codes;

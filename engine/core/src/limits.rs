@@ -1,4 +1,5 @@
-//! The bounds of a market: part of the specification, repeated from `engine/limits.py` (a Python test compares them).
+//! The bounds of a market: part of the specification, repeated from `engine/limits.py` (a Python
+//! test compares them).
 
 /// Open orders of one book.
 pub const OPEN_ORDERS_PER_BOOK_MAX: u32 = 1_000_000;

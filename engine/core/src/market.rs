@@ -1,7 +1,7 @@
 //! Instruments, sessions and their books: batches of commands in, events out.
 //!
-//! `engine/reference.py` is the specification. A command is checked completely before anything changes: it
-//! applies whole, or it is rejected whole with the first reason that holds.
+//! `engine/reference.py` is the specification. A command is checked completely before anything
+//! changes: it applies whole, or it is rejected whole with the first reason that holds.
 
 use crate::book::{Book, Nodes};
 use crate::codes::{
@@ -470,8 +470,8 @@ impl Market {
 
     // --- what it is
 
-    /// Appends the open orders of an instrument, best price first, then oldest first, bids before asks.
-    /// False: there is no such instrument.
+    /// Appends the open orders of an instrument, best price first, then oldest first, bids before
+    /// asks. False: there is no such instrument.
     pub fn orders(&self, instrument: u32, out: &mut Vec<u8>) -> bool {
         let Some(at) = self.instrument_ids.get(instrument.into()) else {
             return false;

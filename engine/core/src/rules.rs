@@ -97,7 +97,8 @@ pub fn entry_refusal(command: &Command, role: Role, mode: Mode, epoch: u32) -> R
     }
 }
 
-/// A new epoch may bring any mode. Within an epoch a mode may be repeated, and what is closed may open.
+/// A new epoch may bring any mode. Within an epoch a mode may be repeated, and what is closed may
+/// open.
 pub fn mode_refusal(command: &Command, mode: Mode, epoch: u32) -> Reason {
     let same = command.aux == u64::from(mode as u8);
     if command.epoch > epoch || (command.epoch == epoch && (same || mode == Mode::Closed)) {

@@ -235,7 +235,8 @@ pub fn part<const N: usize, const SIZE: usize>(bytes: &[u8; SIZE], at: usize) ->
     out
 }
 
-/// The text of a name that is padded with zeros: None when it is empty, holds a zero, or is not UTF-8.
+/// The text of a name that is padded with zeros: None when it is empty, holds a zero, or is not
+/// UTF-8.
 pub fn name_text(padded: &[u8]) -> Option<&str> {
     let end = padded.iter().rposition(|&byte| byte != 0)? + 1;
     let name = &padded[..end];

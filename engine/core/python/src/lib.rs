@@ -20,7 +20,8 @@ struct State {
     events: Vec<u8>,
 }
 
-/// Calls from several threads wait for each other. Nobody who holds the lock waits for the interpreter.
+/// Calls from several threads wait for each other. Nobody who holds the lock waits for the
+/// interpreter.
 #[pyclass(frozen, module = "engine._core")]
 struct Market {
     state: Mutex<State>,
@@ -34,7 +35,8 @@ impl Market {
         }
     }
 
-    /// A panic inside the core has been reported to its caller, who must stop; reading is still safe.
+    /// A panic inside the core has been reported to its caller, who must stop; reading is still
+    /// safe.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
