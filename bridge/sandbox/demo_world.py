@@ -35,6 +35,9 @@ DEMO_GATE = {
     "fills_min": 200,
     "shadow_s_min": 10.0,
     "book_age_s_max": 30.0,
+    # Two databases, the monolith, its clients and all of railswitch share this machine.
+    "engine_p99_us_max": 100_000.0,
+    "engine_p999_us_max": 500_000.0,
 }
 # A recorded flow has fewer trades.
 FLOW_GATE = DEMO_GATE | {"fills_min": 20}

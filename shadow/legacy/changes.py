@@ -73,12 +73,16 @@ class ChangeStream:
         self._received_lsn = self._delivered_lsn = self._taken_lsn = self._confirmed_lsn = 0
 
     async def open(self, expected_lsn: int = 0, *, busy_s: float = SLOT_BUSY_S) -> None:
-        """Begins to read. `expected_lsn` is the consumer's watermark; 0 means it has none yet.
+        """Begins to read. `expected_lsn` is the consumer's watermark; 0 means it has none yet. A
+        stream that failed or was closed may be opened again.
 
         A slot that another process reads is waited for. Raises SlotMissing, SlotBusy,
         LegacyNotReady, LegacyUnavailable, and ChangesLost when the slot begins after the watermark:
         it was made again, or something else has read it.
         """
+        await self.close()
+        self._backlog.clear()
+        self._backlog_changes, self._confirmed_lsn, self._failure = 0, 0, None
         self._expected_lsn = self._delivered_lsn = self._taken_lsn = expected_lsn
         self._session = await self._connect(busy_s)
         self._reader = asyncio.create_task(self._read_on())

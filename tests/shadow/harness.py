@@ -5,6 +5,7 @@ of the same shape as the real one, and the real pipeline with the real control s
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -243,8 +244,6 @@ class World:
 
     def timed(self, capture: Capture) -> Capture:
         """As if it were of now: the pipeline's clock is the real one."""
-        import time
-
         return msgspec.structs.replace(capture, sent_at_ns=time.time_ns())
 
     async def stage(
@@ -267,7 +266,8 @@ class World:
     async def flip(self, symbol: str, direction: str) -> int:
         async with await psycopg.AsyncConnection.connect(self.url) as connection:
             cursor = await connection.execute(
-                "INSERT INTO railswitch.flip (symbol, direction, epoch_from, epoch_to, state, actor)"
+                "INSERT INTO railswitch.flip"
+                " (symbol, direction, epoch_from, epoch_to, state, actor)"
                 " VALUES (%s, %s, 1, 2, 'done', 'test') RETURNING id",
                 (symbol, direction),
             )

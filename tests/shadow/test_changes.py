@@ -11,7 +11,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from legacy_side import (
     INSERT_TRADE,
@@ -151,6 +151,13 @@ class Consumer:
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(steps=STEPS)
+@example(
+    steps=[
+        *(("write", 0), ("write", 1), ("commit", 1), ("commit", 0)),
+        *(("take", 0), ("take", 0), ("cut", 0), ("write", 2), ("commit", 2), ("take", 0)),
+        *(("restart", 0), ("take and confirm", 0), ("cut", 0)),
+    ]
+)
 def test_any_interleaving_is_applied_whole_in_commit_order_and_exactly_once(
     legacy: str, steps: list[tuple[str, int]]
 ) -> None:
@@ -433,6 +440,10 @@ def test_a_slot_dropped_while_the_stream_is_cut_ends_it_with_that_reason(legacy:
                         continue
             with pytest.raises(SlotMissing):
                 await take(stream, 1)
+            await create_slot(ours(legacy), SLOT)
+            await stream.open()
+            await write_mark(ours(legacy), "m")
+            assert (await take(stream, 1))[0].changes == (Mark(id="m"),)
 
     run(main())
 
@@ -494,6 +505,25 @@ def test_a_role_without_replication_is_refused_with_the_servers_words(legacy: st
             await create_slot(as_role(legacy, "exchange"), "another")
 
     run(main())
+
+
+def test_an_impatient_server_is_answered(legacy: str) -> None:
+    name = psycopg.conninfo.conninfo_to_dict(legacy)["dbname"]
+    with psycopg.connect(legacy, autocommit=True) as admin:
+        admin.execute(f"ALTER DATABASE {name} SET wal_sender_timeout = '500ms'".encode())
+
+        async def main() -> None:
+            async with streaming(ours(legacy)) as stream:
+                query = (
+                    "SELECT true FROM pg_stat_replication"
+                    " JOIN pg_replication_slots ON pid = active_pid"
+                    " WHERE slot_name = %s AND reply_time - backend_start > '1200ms'"
+                )
+                while admin.execute(query, [SLOT]).fetchone() is None:
+                    await wait_a_turn()
+                    assert stream.status().reconnects == 0
+
+        run(main())
 
 
 def test_a_server_that_falls_silent_is_left_and_read_again_when_it_speaks(

@@ -1,3 +1,5 @@
+"""Every problem of a mapping is found, and the sentence names its key."""
+
 from __future__ import annotations
 
 from typing import Any

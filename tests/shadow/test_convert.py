@@ -1,3 +1,5 @@
+"""Decimals to integers and back: exact, or refused."""
+
 from __future__ import annotations
 
 import decimal

@@ -1,3 +1,5 @@
+"""Rows of the monolith as plain values, and what makes one unreadable."""
+
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone

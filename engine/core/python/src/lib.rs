@@ -45,7 +45,9 @@ impl Market {
 #[pymethods]
 impl Market {
     #[new]
-    #[pyo3(signature = (*, open_orders_per_book_max = OPEN_ORDERS_PER_BOOK_MAX, open_orders_max = OPEN_ORDERS_MAX))]
+    #[pyo3(signature = (
+        *, open_orders_per_book_max = OPEN_ORDERS_PER_BOOK_MAX, open_orders_max = OPEN_ORDERS_MAX
+    ))]
     fn new(open_orders_per_book_max: u32, open_orders_max: u32) -> Self {
         Self::of(core::Market::with_bounds(
             open_orders_per_book_max,

@@ -1,0 +1,87 @@
+"""The parity report over a real control store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg.types.json import Jsonb
+from running_cli import Ran, railswitch, write_config
+
+VERDICT = {
+    "symbol": "BTC-USD",
+    "operation": "place",
+    "order_id": 4711,
+    "verdict": "mismatch",
+    "differences": [
+        {
+            "kind": "priority",
+            "what": "the second order of the queue traded first",
+            "legacy": {"maker": 12},
+            "engine": {"maker": 11},
+        }
+    ],
+}
+
+
+@pytest.fixture
+def store(control_database: str) -> str:
+    """BTC-USD in shadow, five operations seen of which one differs; ETH-USD off."""
+    with psycopg.connect(control_database) as connection:
+        connection.execute(
+            "INSERT INTO railswitch.stage (symbol, instrument, stage, epoch)"
+            " VALUES ('BTC-USD', 1, 'shadow', 1), ('ETH-USD', 2, 'off', 0)"
+        )
+        connection.execute(
+            "INSERT INTO railswitch.shadow_instrument"
+            " (symbol, run, first_run, epoch, loaded_at, pending, book_equal)"
+            " VALUES ('BTC-USD', 1, 1, 1, now(), 1, true)"
+        )
+        connection.execute(
+            "INSERT INTO railswitch.parity_count"
+            " (symbol, run, window_at, seen, matched, mismatched, fills, dark)"
+            " VALUES ('BTC-USD', 1, date_trunc('minute', now()), 4, 3, 1, 7, 2)"
+        )
+        connection.execute(
+            "INSERT INTO railswitch.verdict"
+            " (symbol, run, operation, order_id, verdict, kinds, root_order_id, body)"
+            " VALUES ('BTC-USD', 1, 'place', 4711, 'mismatch', '{priority}', 0, %s)",
+            [Jsonb(VERDICT)],
+        )
+    return control_database
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return write_config(tmp_path)
+
+
+def report(file: Path, store: str, *words: str) -> Ran:
+    return railswitch("parity", "report", *words, "--config", str(file), "--database-url", store)
+
+
+def test_report_closes_and_shows_both_sides_of_the_first_divergence(file: Path, store: str) -> None:
+    ran = report(file, store)
+    assert ran.code == 1
+    assert (
+        "5 seen = 3 matched + 0 known + 1 pending + 1 differ + 0 uncomparable + 0 gaps" in ran.out
+    )
+    assert "coverage 75.0000%" in ran.out
+    assert "2 dark" in ran.out
+    assert "place of order 4711" in ran.out
+    assert '{"maker":12}' in ran.out
+    assert '{"maker":11}' in ran.out
+    assert "never shadowed: ETH-USD" in ran.out
+
+
+def test_json_has_all_of_it(file: Path, store: str) -> None:
+    (one,) = report(file, store, "BTC-USD", "--json").json
+    assert one["evidence"]["counts"]["mismatched"] == 1
+    assert one["coverage"] == 0.75
+    assert one["kinds"] == {"priority": 1}
+    assert one["roots"][0]["verdict"]["order_id"] == 4711
+
+
+def test_nothing_that_differs_exits_with_0(file: Path, store: str) -> None:
+    assert report(file, store, "ETH-USD").code == 0
