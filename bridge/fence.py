@@ -227,16 +227,42 @@ def _may_move(owner: str, epoch: int, flip_id: int, wanted: FenceRow) -> bool:
 
 
 async def _writers(connection: AsyncConnection[TupleRow], symbol: str) -> str:
-    cursor = await connection.execute(
+    return await _pids(
+        connection,
         """
-        SELECT 'pid ' || l.pid || coalesce(' (' || a.usename || ')', '')
-        FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid)
-        WHERE l.locktype = 'advisory' AND l.granted AND l.classid = %s::oid
-          AND l.objid = (hashtext(%s::text)::bigint & 4294967295)::oid
-        ORDER BY l.pid LIMIT 5""",
+        SELECT pid FROM pg_locks
+        WHERE locktype = 'advisory' AND granted AND classid = %s::oid AND objsubid = 2
+          AND objid = (hashtext(%s::text)::bigint & 4294967295)::oid
+          AND database = (SELECT oid FROM pg_database WHERE datname = current_database())""",
         [ADVISORY_KEY, symbol],
     )
-    return ", ".join([row[0] for row in await cursor.fetchall()]) or "which have just ended"
+
+
+async def _holders(connection: AsyncConnection[TupleRow], tables: tuple[str, ...]) -> str:
+    return await _pids(
+        connection,
+        """
+        SELECT pid FROM pg_locks
+        WHERE granted AND pid <> pg_backend_pid()
+          AND relation = ANY (SELECT to_regclass(name) FROM unnest(%s::text[]) name)
+          AND database = (SELECT oid FROM pg_database WHERE datname = current_database())""",
+        [[table(name).as_string() for name in tables]],
+    )
+
+
+async def _pids(connection: AsyncConnection[TupleRow], query: str, values: list[object]) -> str:
+    """The processes that a query finds, with their roles, for an error's message."""
+    named = sql.SQL(
+        "SELECT 'pid ' || pid || coalesce(' (' || usename || ')', '')"
+        " FROM ({}) l LEFT JOIN pg_stat_activity USING (pid)"
+        " GROUP BY pid, usename ORDER BY pid LIMIT 5"
+    ).format(sql.SQL(query))
+    try:
+        cursor = await connection.execute(named, values)
+        found = [row[0] for row in await cursor.fetchall()]
+    except psycopg.Error:
+        return "processes that can't be asked for now"
+    return ", ".join(found) or "processes that have just ended"
 
 
 def _hang_up(connection: AsyncConnection[TupleRow]) -> None:
@@ -278,20 +304,6 @@ async def _run(install_url: str, script: str, mapping: Mapping) -> None:
             raise BridgeError(
                 f"{target(install_url)}: {_said(error)}{hint}; nothing was changed"
             ) from error
-
-
-async def _holders(connection: AsyncConnection[TupleRow], tables: tuple[str, ...]) -> str:
-    names = [table(name).as_string() for name in tables]
-    cursor = await connection.execute(
-        """
-        SELECT DISTINCT 'pid ' || l.pid || coalesce(' (' || a.usename || ')', '')
-        FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid)
-        WHERE l.granted AND l.pid <> pg_backend_pid()
-          AND l.relation = ANY (SELECT to_regclass(name) FROM unnest(%s::text[]) name)
-        LIMIT 5""",
-        [names],
-    )
-    return ", ".join([row[0] for row in await cursor.fetchall()]) or "those who have just ended"
 
 
 @asynccontextmanager

@@ -128,7 +128,7 @@ class CaptureReader:
         if told.kind is Kind.PLACE_REFUSED:
             if instrument is None or not instrument.following:
                 return
-            if capture.sent_at_ns >= instrument.run.loaded_ns:
+            if capture.sent_at_ns >= instrument.since_ns:
                 held = Held(capture, told, entry, self._generation(), now)
                 self._settler.refused_place(instrument, held)
             return

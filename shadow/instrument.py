@@ -63,6 +63,7 @@ class Instrument:
         self.book_checked_ns = row.book_checked_ns
         self.book_differences: Sequence[Any] = row.book_differences
         self.run = Run(self.symbol, row.run, divergence=_divergence(row), loaded_ns=row.loaded_ns)
+        self.since_ns = row.loaded_ns  # wall clock: its captures from then on have been read
         self.wanted = False  # its stage is shadow
         self.wanted_epoch = row.epoch  # of its stage row
         self.waiting: deque[Group] = deque()  # read and not judged, in commit order
@@ -91,6 +92,8 @@ class Instrument:
 
     def start_run(self, run: Run, *, lsn: int, epoch: int, taint: str) -> None:
         """It follows from here on, with everything that was wrong before it over."""
+        if run.number == self.first_run:
+            self.since_ns = run.loaded_ns
         self.run = run
         self.loaded_lsn = lsn
         self.epoch = epoch

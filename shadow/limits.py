@@ -30,7 +30,7 @@ assert SLOT_BUSY_S < SLOT_BUSY_RECONNECT_S
 TRANSACTION_CHANGES_MAX = 50_000
 BACKLOG_CHANGES_MAX = 100_000  # read and not yet taken by the consumer; then the socket waits
 assert TRANSACTION_CHANGES_MAX <= BACKLOG_CHANGES_MAX
-TURN_MESSAGES_MAX = 500  # decoded before other tasks of the process get a turn: about 5 ms
+TURN_MESSAGES_MAX = 300  # decoded before other tasks of the process get a turn: about 5 ms
 STATUS_S = 0.1  # a confirmed position reaches the server within about this
 PING_S = 10.0  # and at least so often we ask the server for a sign of life
 SILENCE_S = 90.0  # no sign of life: the connection is dead. Old servers are silent while they skip

@@ -269,6 +269,7 @@ class Pipeline:
             else:
                 self._stages_are_new = True
                 self._wake.set()
+            self._note_engine()
             await asyncio.sleep(STAGES_S)
 
     # --- what is done
@@ -290,7 +291,6 @@ class Pipeline:
             for instrument in self._instruments.values():
                 if instrument.waiting:
                     self._settler.advance(instrument)
-            self._note_engine()
             if applied:
                 await asyncio.sleep(0)
             else:
@@ -348,7 +348,7 @@ class Pipeline:
         symbol = held.told.symbol or self._applier.symbol_of(held.told.order_id)
         instrument = self._instruments.get(symbol)
         if instrument is not None and instrument.following:
-            begun_ns = max(instrument.run.loaded_ns, self._started_ns)
+            begun_ns = max(instrument.since_ns, self._started_ns)
             if held.capture.sent_at_ns > begun_ns + int(CLOCKS_APART_S * 1e9):
                 self._settler.unwritten(instrument, held)
                 return

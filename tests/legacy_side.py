@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 import psycopg
 
 import bridge.sandbox
+from bridge import fence
 from bridge.config import load
-from bridge.fence import install_sql
+from bridge.fence import Owner, install_sql
 from bridge.sandbox.provision import as_role
 from shadow.legacy.changes import ChangeStream
 from shadow.legacy.convert import Scale, scales
@@ -124,3 +125,46 @@ def run(main: Awaitable[T]) -> T:
             return await main
 
     return asyncio.run(bounded())
+
+
+def give(
+    database: str,
+    owner: Owner = "engine",
+    epoch: int = 1,
+    flip_id: int = 1,
+    *,
+    symbol: str = "BTC-USD",
+    timeout_ms: int = 10_000,
+) -> None:
+    """Moves the fence."""
+    run(
+        fence.take(
+            ours(database),
+            symbol=symbol,
+            owner=owner,
+            epoch=epoch,
+            flip_id=flip_id,
+            timeout_ms=timeout_ms,
+        )
+    )
+
+
+def cut(database: str) -> None:
+    """Ends the server's side of the stream, as a failing network or server would."""
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots"
+            " WHERE slot_name = %s AND active_pid IS NOT NULL",
+            [SLOT],
+        )
+
+
+def confirmed_lsn(database: str) -> int:
+    with psycopg.connect(database) as connection:
+        row = connection.execute(
+            "SELECT confirmed_flush_lsn - '0/0'::pg_lsn FROM pg_replication_slots"
+            " WHERE slot_name = %s",
+            [SLOT],
+        ).fetchone()
+        assert row is not None
+        return int(row[0])

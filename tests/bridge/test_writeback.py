@@ -1,4 +1,6 @@
-"""What the engine did with live orders stands in the legacy's tables once, whatever happens meanwhile."""
+"""What the engine did with live orders stands in the legacy's tables once, whatever happens
+meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +9,18 @@ from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from typing import Any
 
-import msgspec
 import psycopg
 import pytest
+import redis.asyncio as redis
 from conftest import InWorld
-from switch_world import BTC, CONFIG, SCALES, Control, World, shadowing, until
+from switch_world import BTC, CONFIG, PATIENCE_S, SCALES, Control, World, shadowing, until
 
 from bridge.control.messages import ActRequest
 from bridge.stage import WRITTEN_CHANNEL
 from bridge.writeback import WriteBack, WriteBackSettings
 from bridge.writeback_rows import Frame
 from engine.client import TailBatch
-from engine.types import OrderType, Side, TimeInForce
+from engine.types import OrderType, Role, Side, TimeInForce
 
 ACT = ActRequest(actor="ann", execute=True)
 
@@ -59,19 +61,20 @@ class Recorded:
         await asyncio.Event().wait()
 
 
-async def recorded(control: Control, from_seq: int) -> list[TailBatch]:
+async def recorded(world: World, from_seq: int) -> list[TailBatch]:
     """The engine's own frames, to its head."""
-    head_seq, frames = await control.engine.head_seq(), []
-    tail = control.engine.tail(from_seq)
-    async for frame in tail:
-        frames.append(frame)
-        if frame.last_seq >= head_seq:
-            break
-    await tail.aclose()  # type: ignore[attr-defined]
+    frames: list[TailBatch] = []
+    async with world.session("status", Role.READ_ONLY) as client:
+        head_seq = (await client.status()).seq
+        tail = client.tail(from_seq)
+        async for frame in tail:
+            frames.append(frame)
+            if frame.last_seq >= head_seq:
+                break
     return frames
 
 
-async def stopped(one: WriteBack, world: World) -> str:
+async def stopped(one: WriteBack) -> str:
     """Runs it until it stops: why it did."""
     task = asyncio.create_task(one.run())
     told = one.trouble
@@ -93,7 +96,13 @@ def test_orders_and_fills_are_written_as_the_monolith_writes_them(in_world: InWo
             await live(world, control)
             answer = await world.live_order(2, Side.SELL, "100", "1.5")
             market = await world.live_order(
-                2, Side.SELL, "1", "5", ord_type=OrderType.MARKET, tif=TimeInForce.IOC, price_ticks=0
+                2,
+                Side.SELL,
+                "1",
+                "5",
+                ord_type=OrderType.MARKET,
+                tif=TimeInForce.IOC,
+                price_ticks=0,
             )
             await caught_up(control)
             taker, at_us = answer.events[0].order_id, answer.at_ns // 1000
@@ -199,27 +208,21 @@ def test_it_goes_on_after_every_loss_and_writes_nothing_twice(in_world: InWorld)
     in_world(work)
 
 
-def test_frames_that_come_twice_change_nothing(in_world: InWorld) -> None:
-    async def work(world: World) -> None:
-        async with world.control() as control:
-            await live(world, control)
-            await world.live_order(2, Side.SELL, "100", "1")
-            await caught_up(control)
-            frames = await recorded(control, 1)
-        before = await world.rows("SELECT * FROM orders ORDER BY id")
-        again = write_back(world, Recorded([*frames, frames[-1]], frames[-1].last_seq))
-        task = asyncio.create_task(again.run())
+async def unwritten(world: World) -> list[TailBatch]:
+    """Frames of three live orders that nobody has written back yet."""
+    async with world.control() as control:
+        await live(world, control)
+        await caught_up(control)
+        written_seq = control.write_back.written_seq
+    for _ in range(3):
+        await world.live_order(2, Side.SELL, "120", "1")
+    await world.rows("UPDATE railswitch.written SET seq = %s", written_seq)
+    return await recorded(world, written_seq + 1)
 
-        async def runs() -> bool:
-            return again.running
 
-        await until(runs, "the write-back running")
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        assert await world.rows("SELECT * FROM orders ORDER BY id") == before
-        assert await world.rows("SELECT count(*) FROM trades") == [(1,)]
-
-    in_world(work)
+async def orders_at_120(world: World) -> int:
+    ((count,),) = await world.rows("SELECT count(*) FROM orders WHERE price = 120")
+    return int(count)
 
 
 def drop_one(frames: list[TailBatch]) -> list[TailBatch]:
@@ -230,25 +233,194 @@ def repeat_one(frames: list[TailBatch]) -> list[TailBatch]:
     return [frames[0], frames[0], *frames[1:]]
 
 
-@pytest.mark.parametrize(("spoil", "word"), [(drop_one, "a gap"), (repeat_one, "a repeat")])
+def from_later(frames: list[TailBatch]) -> list[TailBatch]:
+    return frames[1:]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "word"),
+    [(drop_one, "a gap"), (repeat_one, "a repeat"), (from_later, "a gap")],
+)
 def test_a_gap_or_a_repeat_stops_it_and_nothing_is_written(
     in_world: InWorld, spoil: Callable[[list[TailBatch]], list[TailBatch]], word: str
 ) -> None:
     async def work(world: World) -> None:
+        frames = await unwritten(world)
+        before = await world.rows("SELECT seq FROM railswitch.written")
+        one = write_back(world, Recorded(spoil(frames), frames[-1].last_seq))
+        assert word in await stopped(one)
+        assert await world.rows("SELECT seq FROM railswitch.written") == before
+        assert await orders_at_120(world) == 0
+
+    in_world(work)
+
+
+def test_a_watermark_that_someone_else_moves_stops_it(in_world: InWorld) -> None:
+    async def work(world: World) -> None:
+        frames = await unwritten(world)
+        one = write_back(world, Recorded(frames, frames[-1].last_seq))
+        moved = asyncio.Event()
+        prepare = one._watermark  # the moment between reading the watermark and writing
+
+        async def late(connection: Any) -> int:
+            seq = await prepare(connection)
+            if not moved.is_set():
+                await world.rows("UPDATE railswitch.written SET seq = seq + 1")
+                moved.set()
+            return seq
+
+        one._watermark = late  # type: ignore[method-assign]
+        assert "another write-back has moved it" in await stopped(one)
+        assert await orders_at_120(world) == 0
+
+    in_world(work)
+
+
+def test_two_at_once_write_everything_once(in_world: InWorld) -> None:
+    async def work(world: World) -> None:
+        frames = await unwritten(world)
+        both = [write_back(world, Recorded(frames, frames[-1].last_seq)) for _ in range(2)]
+        tasks = [asyncio.create_task(one.run()) for one in both]
+
+        async def done() -> bool:
+            return all(one.written_seq == frames[-1].last_seq for one in both)
+
+        try:
+            await until(done, "both at the end")
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        assert await orders_at_120(world) == 3
+
+    in_world(work)
+
+
+def test_a_deadlock_with_the_monolith_is_tried_again(
+    in_world: InWorld, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def work(world: World) -> None:
         async with world.control() as control:
             await live(world, control)
-            await caught_up(control)
-            written_seq = control.write_back.written_seq
-            await control.stop()
-            for _ in range(3):
-                await world.live_order(2, Side.SELL, "120", "1")
-            async with world.control() as other:
-                frames = await recorded(other, written_seq + 1)
-        await world.rows("UPDATE railswitch.written SET seq = %s", written_seq)
-        orders = await world.rows("SELECT count(*) FROM orders")
-        one = write_back(world, Recorded(spoil(frames), frames[-1].last_seq))
-        assert word in await stopped(one, world)
-        assert await world.rows("SELECT seq FROM railswitch.written") == [(written_seq,)]
-        assert await world.rows("SELECT count(*) FROM orders") == orders
+            bids = await world.rows("SELECT id FROM orders WHERE side = 0 ORDER BY id")
+            first, last = bids[0][0], bids[-1][0]
+            async with await psycopg.AsyncConnection.connect(world.super_url) as other:
+                lock = "SELECT id FROM orders WHERE id = %s FOR UPDATE"
+                await other.execute("SET deadlock_timeout = '1h'")
+                await other.execute(lock, (last,))
+                sold = await world.live_order(2, Side.SELL, "99", "3")
+
+                async def waiting() -> bool:
+                    return bool(
+                        await world.rows(
+                            "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+                            " AND application_name = 'railswitch write-back'"
+                            " AND datname = current_database()"
+                        )
+                    )
+
+                await until(waiting, "the write-back waiting for a row")
+                # Against the order in which everybody locks: the write-back has this one.
+                await other.execute(lock, (first,))
+                await other.rollback()
+            await control.write_back.drain(sold.seq)
+            assert await world.rows("SELECT count(*) FROM trades") == [(3,)]
+
+    in_world(work)
+    assert "deadlock" not in caplog.text  # it did not even stop
+
+
+def test_at_the_very_first_start_it_begins_at_the_engine_s_head(in_world: InWorld) -> None:
+    async def work(world: World) -> None:
+        one = write_back(world, Recorded([], 41), ever_live=False)
+        task = asyncio.create_task(one.run())
+
+        async def runs() -> bool:
+            return one.running
+
+        await until(runs, "the write-back running")
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert await world.rows("SELECT shard, seq FROM railswitch.written") == [(1, 41)]
+
+    in_world(work)
+
+
+def test_a_lost_watermark_is_never_made_up(in_world: InWorld) -> None:
+    async def work(world: World) -> None:
+        one = write_back(world, Recorded([], 41), ever_live=True)
+        assert "no watermark of shard 1" in await stopped(one)
+        assert await world.rows("SELECT * FROM railswitch.written") == []
+
+    in_world(work)
+
+
+def test_an_engine_on_an_older_journal_is_noticed(in_world: InWorld) -> None:
+    async def work(world: World) -> None:
+        await world.rows("INSERT INTO railswitch.written (shard, seq) VALUES (1, 50)")
+        assert "another journal" in await stopped(write_back(world, Recorded([], 41)))
+
+    in_world(work)
+
+
+def test_a_table_that_can_t_take_the_rows_is_named(in_world: InWorld) -> None:
+    async def work(world: World) -> None:
+        await world.rows(
+            "ALTER TABLE orders ADD COLUMN desk text NOT NULL;"
+            "ALTER TABLE trades ALTER COLUMN price TYPE numeric(20, 1)"
+        )
+        trouble = await stopped(write_back(world, Recorded([], 0)))
+        assert "orders.desk needs a value" in trouble
+        assert "trades.price keeps 1 digits" in trouble
+
+    in_world(work)
+
+
+def test_without_the_fence_it_says_what_to_install(in_world: InWorld) -> None:
+    async def work(world: World) -> None:
+        await world.rows("DROP TABLE railswitch.written")
+        trouble = await stopped(write_back(world, Recorded([], 0)))
+        assert "railswitch legacy install" in trouble
+
+    in_world(work)
+
+
+def test_the_shadow_s_orders_are_not_written_and_the_watermark_follows_all_the_same(
+    in_world: InWorld,
+) -> None:
+    async def work(world: World) -> None:
+        async with world.control() as control:
+            await shadowing(world, control)
+            before = await world.rows("SELECT count(*) FROM orders")
+            head_seq = await control.engine.head_seq()
+
+            async def followed() -> bool:
+                return await world.rows("SELECT seq FROM railswitch.written") == [(head_seq,)]
+
+            await until(followed, "the watermark at the head")
+            assert await world.rows("SELECT count(*) FROM orders") == before
+
+    in_world(work)
+
+
+def test_readers_are_told_how_far_it_is_after_it_is_durable(in_world: InWorld) -> None:
+    async def work(world: World) -> None:
+        async with world.control() as control:
+            await live(world, control)
+            async with (
+                redis.Redis.from_url(world.redis_url) as client,
+                client.pubsub() as subscription,
+            ):
+                await subscription.subscribe(WRITTEN_CHANNEL)
+                await subscription.get_message(timeout=PATIENCE_S)
+                answer = await world.live_order(2, Side.SELL, "100", "1")
+                seq = 0
+                while seq < answer.seq:
+                    message = await subscription.get_message(timeout=PATIENCE_S)
+                    assert message is not None
+                    shard, seq = map(int, message["data"].split())
+                    assert shard == 1
+                    rows = await world.rows("SELECT seq FROM railswitch.written")
+                    assert rows[0][0] >= seq
 
     in_world(work)

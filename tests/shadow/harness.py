@@ -17,6 +17,7 @@ from sandbox_config import CONFIG
 
 from bridge.bench.synthetic import Done, Monolith, Order, open_for_shadow
 from bridge.proxy.dialect import Dialect
+from engine.errors import EngineUnavailable
 from engine.reference import PythonMarket
 from engine.types import Command, CommandKind, Event, EventKind, Mode, RestingOrder, Role
 from engine.wire import (
@@ -110,7 +111,8 @@ class Client:
         return [self._send(command) for command in commands]
 
     async def book(self, instrument: int) -> Book:
-        await self.shard.present.wait()
+        if not self.shard.present.is_set():
+            raise EngineUnavailable("the engine is away")
         state = next(one for one in self.shard.market.instruments() if one.instrument == instrument)
         orders = tuple(decode_resting_orders(self.shard.market.orders(instrument)))
         return Book(self.shard.market.last_seq, state.mode, state.epoch, orders)

@@ -28,18 +28,9 @@ from legacy_side import (
     take,
 )
 
-from bridge.sandbox import servers
 from bridge.sandbox.processes import free_port
-from bridge.sandbox.provision import as_role, provision
+from bridge.sandbox.provision import provision
 from bridge.sandbox.servers import EmbeddedPostgres
-from shadow.errors import (
-    ChangesLost,
-    LegacyNotReady,
-    LegacyUnavailable,
-    SlotBusy,
-    SlotMissing,
-    SlotNotCreated,
-)
 from shadow.legacy import changes, replication
 from shadow.legacy.changes import ChangeStream, create_slot, drop_slot
 from shadow.legacy.snapshot import write_mark
@@ -61,16 +52,6 @@ def legacy(legacy_database: str) -> str:
     return legacy_database
 
 
-def cut(database: str) -> None:
-    """Ends the server's side of the stream, as a failing network or server would."""
-    with psycopg.connect(database, autocommit=True) as connection:
-        connection.execute(
-            "SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots"
-            " WHERE slot_name = %s AND active_pid IS NOT NULL",
-            [SLOT],
-        )
-
-
 def order_ids(transaction: LegacyTransaction) -> list[int]:
     inserted = [one for one in transaction.changes if isinstance(one, OrderInserted)]
     return [one.order.order_id for one in inserted]
@@ -79,17 +60,6 @@ def order_ids(transaction: LegacyTransaction) -> list[int]:
 async def wait_a_turn() -> None:
     """Lets the stream's own task run."""
     await asyncio.sleep(0)
-
-
-def confirmed_lsn(database: str) -> int:
-    with psycopg.connect(database) as connection:
-        row = connection.execute(
-            "SELECT confirmed_flush_lsn - '0/0'::pg_lsn FROM pg_replication_slots"
-            " WHERE slot_name = %s",
-            [SLOT],
-        ).fetchone()
-        assert row is not None
-        return int(row[0])
 
 
 def test_transactions_come_whole_and_in_commit_order(legacy: str) -> None:
@@ -350,163 +320,6 @@ def test_times_are_read_whatever_the_databases_own_style(legacy: str) -> None:
     run(main())
 
 
-# --- the slot ------------------------------------------------------------------------------------
-
-
-def test_a_slot_is_made_once_and_dropped_once(legacy_database: str) -> None:
-    url = ours(legacy_database)
-    assert run(create_slot(url, SLOT))
-    assert not run(create_slot(url, SLOT))
-    assert run(drop_slot(url, SLOT))
-    assert not run(drop_slot(url, SLOT))
-
-
-def test_a_slot_that_waits_for_an_open_writer_names_it(legacy: str) -> None:
-    run(drop_slot(ours(legacy), SLOT))
-    with application(legacy) as app:
-        app.execute("BEGIN")
-        insert_order(app)
-        with pytest.raises(SlotNotCreated, match=rf"pid {app.info.backend_pid} \(exchange\)"):
-            run(create_slot(ours(legacy), SLOT, timeout_s=0.3))
-        app.execute("ROLLBACK")
-    assert run(create_slot(ours(legacy), SLOT))
-
-
-def test_a_slot_that_is_read_is_not_dropped(legacy: str) -> None:
-    async def main() -> None:
-        async with streaming(ours(legacy)):
-            with pytest.raises(SlotBusy, match="stop `railswitch shadow` first"):
-                await drop_slot(ours(legacy), SLOT, busy_s=0)
-
-    run(main())
-
-
-def test_a_slot_has_one_reader_and_the_next_one_waits_for_it(legacy: str) -> None:
-    async def main() -> None:
-        second = ChangeStream(ours(legacy), SLOT, PUBLICATION, MAPPING, SCALES)
-        async with streaming(ours(legacy)):
-            with pytest.raises(SlotBusy, match="is read by another process"):
-                await second.open(busy_s=0)
-            waiting = asyncio.create_task(second.open(busy_s=20))
-        await waiting
-        await second.close()
-
-    run(main())
-
-
-def test_a_missing_slot_is_an_error_that_says_so(legacy_database: str) -> None:
-    install(legacy_database)
-
-    async def main() -> None:
-        with pytest.raises(SlotMissing, match="replication slot railswitch does not exist"):
-            async with streaming(ours(legacy_database)):
-                pass
-
-    run(main())
-
-
-def test_a_slot_made_again_has_lost_changes(legacy: str) -> None:
-    async def main() -> None:
-        url = ours(legacy)
-        with application(legacy) as app:
-            insert_order(app)
-            async with streaming(url) as stream:
-                (seen,) = await take(stream, 1)
-            insert_order(app)
-            await drop_slot(url, SLOT)
-            await create_slot(url, SLOT)
-        with pytest.raises(ChangesLost, match="was made again, or something else") as lost:
-            async with streaming(url, seen.end_lsn):
-                pass
-        assert lost.value.slot_lsn == confirmed_lsn(legacy)
-        async with streaming(url, lost.value.slot_lsn) as stream:
-            await write_mark(url, "m")
-            assert (await take(stream, 1))[0].changes == (Mark(id="m"),)
-
-    run(main())
-
-
-def test_a_slot_dropped_while_the_stream_is_cut_ends_it_with_that_reason(legacy: str) -> None:
-    async def main() -> None:
-        async with streaming(ours(legacy)) as stream:
-            with psycopg.connect(legacy, autocommit=True) as admin:
-                # The slot's name is taken away from under it, whoever is quicker.
-                while True:
-                    cut(legacy)
-                    try:
-                        admin.execute("SELECT pg_drop_replication_slot(%s)", [SLOT])
-                        break
-                    except psycopg.errors.ObjectInUse:
-                        continue
-            with pytest.raises(SlotMissing):
-                await take(stream, 1)
-            await create_slot(ours(legacy), SLOT)
-            await stream.open()
-            await write_mark(ours(legacy), "m")
-            assert (await take(stream, 1))[0].changes == (Mark(id="m"),)
-
-    run(main())
-
-
-def test_a_slot_of_that_name_in_another_database_is_not_taken_for_ours(
-    legacy_database: str, database: str
-) -> None:
-    run(create_slot(database, SLOT))
-    with pytest.raises(LegacyNotReady, match="so it is not ours: choose another name"):
-        run(create_slot(ours(legacy_database), SLOT))
-
-
-# --- what must be in place -----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("statement", "what"),
-    [
-        ("DROP PUBLICATION railswitch", "publication railswitch does not exist"),
-        ("ALTER PUBLICATION railswitch DROP TABLE trades", "does not hold trades"),
-        ("ALTER PUBLICATION railswitch SET TABLE orders (id), trades", "the columns .*price"),
-        (
-            "ALTER PUBLICATION railswitch SET TABLE orders WHERE (id > 5), trades",
-            "filters the rows of orders",
-        ),
-        ("ALTER PUBLICATION railswitch SET (publish = 'insert')", "leaves out"),
-    ],
-)
-def test_an_unsuitable_publication_is_named(legacy: str, statement: str, what: str) -> None:
-    async def main() -> None:
-        with pytest.raises(LegacyNotReady, match=what):
-            async with streaming(ours(legacy)):
-                pass
-
-    with application(legacy) as app:
-        app.execute(statement.encode())
-    run(main())
-
-
-def test_a_publication_younger_than_the_slot_is_an_error_that_says_so(legacy: str) -> None:
-    async def main() -> None:
-        with application(legacy) as app:
-            app.execute("DROP PUBLICATION railswitch")
-            insert_order(app)
-        install(legacy)
-        async with streaming(ours(legacy)) as stream:
-            with pytest.raises(LegacyNotReady, match="slot is older than the publication"):
-                await take(stream, 1)
-
-    run(main())
-
-
-def test_a_role_without_replication_is_refused_with_the_servers_words(legacy: str) -> None:
-    async def main() -> None:
-        with pytest.raises(LegacyUnavailable, match="a role with REPLICATION"):
-            async with streaming(as_role(legacy, "exchange")):
-                pass
-        with pytest.raises(LegacyNotReady, match="ALTER ROLE … REPLICATION"):
-            await create_slot(as_role(legacy, "exchange"), "another")
-
-    run(main())
-
-
 def test_an_impatient_server_is_answered(legacy: str) -> None:
     name = psycopg.conninfo.conninfo_to_dict(legacy)["dbname"]
     with psycopg.connect(legacy, autocommit=True) as admin:
@@ -554,14 +367,6 @@ def test_a_server_that_falls_silent_is_left_and_read_again_when_it_speaks(
     run(main())
 
 
-@pytest.mark.parametrize("url", ["postgresql://127.0.0.1:1/x", "postgresql://%%%", "nonsense"])
-def test_an_unreachable_database_is_named_without_its_password(url: str) -> None:
-    stream = ChangeStream(url.replace("//", "//u:secret@"), SLOT, PUBLICATION, MAPPING, SCALES)
-    with pytest.raises(LegacyUnavailable) as refused:
-        run(stream.open())
-    assert "secret" not in str(refused.value)
-
-
 def test_a_server_that_goes_down_is_not_held_up_and_is_read_again_when_it_is_back(
     server_directory: Path,
 ) -> None:
@@ -599,17 +404,3 @@ async def _confirm_all(stream: ChangeStream) -> LegacyTransaction:
         if transaction.changes:
             return transaction
     raise AssertionError("the stream ended")
-
-
-def test_wal_level_must_be_logical(server_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(servers._POSTGRES_SETTINGS, "wal_level", "replica")
-    server = EmbeddedPostgres(server_directory / "replica", fsync=False)
-    server.start()
-    try:
-        with pytest.raises(LegacyNotReady, match="set wal_level = logical"):
-            run(create_slot(server.url(), SLOT))
-        stream = ChangeStream(server.url(), SLOT, PUBLICATION, MAPPING, SCALES)
-        with pytest.raises(LegacyNotReady, match="set wal_level = logical"):
-            run(stream.open())
-    finally:
-        server.remove()
