@@ -7,10 +7,10 @@ ARGS ?=
 
 BIN := .venv/bin
 VENV_READY := .venv/.made
-INSTALLED := .venv/.installed
+CARGO := $(shell command -v cargo 2>/dev/null)
+INSTALLED := .venv/.installed$(if $(CARGO),-with-core)
 CORE := engine/core/Cargo.toml
 CORE_FILES := $(wildcard engine/core/*.toml engine/core/*/*.toml engine/core/src/*.rs engine/core/*/src/*.rs)
-CARGO := $(shell command -v cargo 2>/dev/null)
 
 .PHONY: help demo test check bench
 .DEFAULT_GOAL := help

@@ -33,6 +33,7 @@ from shadow.limits import SLOT_BUSY_S
 ADVISORY_KEY = 0x52535743 >> 1  # our half of PostgreSQL's two-integer advisory locks
 Owner = Literal["legacy", "engine"]
 
+_UNKNOWN = "it was committing, and may have or not: read the fence before going on"
 _ROLE_COMMENT = "made by railswitch legacy install"
 _CREATE_ROLE = """
 -- The role that reads, replicates, and is recognised as our writer; give it a password or a
@@ -131,39 +132,40 @@ async def take(
 
     `where`: the role's own URL, or an idle connection in autocommit mode. Raises StaleEpoch,
     FenceBusy (not taken in time), FenceNotInstalled, BridgeError: the fence is as it was. Raises
-    FenceUnknown when the database fell silent: the connection is closed, and only `read` can tell.
+    FenceUnknown when the database fell silent while committing: only `read` can tell. A connection
+    that fell silent is closed.
     """
+    wanted = FenceRow(symbol=symbol, owner=owner, epoch=epoch, flip_id=flip_id)
     if isinstance(where, str):
         async with _connection(where) as connection:
-            await take(
-                connection,
-                symbol=symbol,
-                owner=owner,
-                epoch=epoch,
-                flip_id=flip_id,
-                timeout_ms=timeout_ms,
-            )
-        return
-    wanted = FenceRow(symbol=symbol, owner=owner, epoch=epoch, flip_id=flip_id)
-    work = asyncio.create_task(_take(where, wanted, timeout_ms))
+            await _take_in_time(connection, wanted, timeout_ms)
+    else:
+        await _take_in_time(where, wanted, timeout_ms)
+
+
+async def _take_in_time(
+    connection: AsyncConnection[TupleRow], wanted: FenceRow, timeout_ms: int
+) -> None:
+    work = asyncio.create_task(_take(connection, wanted, timeout_ms))
     try:
         await asyncio.wait({work}, timeout=timeout_ms / 1000 + FENCE_TIMEOUT_MARGIN_S)
     finally:
         fell_silent = not work.done()
         if fell_silent:
             # Not cancelled: that would wait for an answer from who doesn't give one.
-            _hang_up(where)
+            _hang_up(connection)
             await asyncio.wait({work})
-    if fell_silent:
-        raise FenceUnknown(
-            f"{symbol}: the legacy database has not answered for {timeout_ms} ms, and whether the"
-            f" fence was given to {owner} at epoch {epoch} is unknown; read it before going on"
-        ) from work.exception()
-    work.result()
+    if not fell_silent:
+        return work.result()
+    error = work.exception()
+    silent = f"the legacy database has not answered for {timeout_ms} ms"
+    if error is None or isinstance(error, FenceUnknown):
+        raise FenceUnknown(f"{_giving(wanted)}: {silent}; {_UNKNOWN}") from error
+    raise BridgeError(f"{_giving(wanted)}: {silent}; nothing was changed") from error
 
 
 async def _take(connection: AsyncConnection[TupleRow], wanted: FenceRow, timeout_ms: int) -> None:
-    what = f"giving the fence of {wanted.symbol} to {wanted.owner}"
+    what = _giving(wanted)
     committing = False
     try:
         async with connection.transaction():
@@ -189,13 +191,14 @@ async def _take(connection: AsyncConnection[TupleRow], wanted: FenceRow, timeout
         ) from error
     except psycopg.OperationalError as error:
         if committing:
-            raise FenceUnknown(
-                f"{what}: the connection was lost while committing, and whether it was done is"
-                " unknown; read the fence before going on"
-            ) from error
+            raise FenceUnknown(f"{what}: the connection was lost; {_UNKNOWN}") from error
         raise BridgeError(f"{what}: {_said(error)}; nothing was changed") from error
     except psycopg.Error as error:
         raise _error(error, what) from error
+
+
+def _giving(wanted: FenceRow) -> str:
+    return f"giving the fence of {wanted.symbol} to {wanted.owner} at epoch {wanted.epoch}"
 
 
 async def _move(connection: AsyncConnection[TupleRow], wanted: FenceRow) -> None:

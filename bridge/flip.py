@@ -133,12 +133,10 @@ async def compare(one: Drive) -> dict[str, int]:
 
 
 async def _caught_up(one: Drive) -> None:
-    """Waits until the shadow has compared everything before the fence, as long as the step may."""
-    consumed = 0
-    while consumed < one.flip.id:
-        consumed = await one.tools.ledger.marker_consumed(one.flip.symbol)
-        if consumed < one.flip.id:
-            await asyncio.sleep(MARKER_LOOK_S)
+    """Waits until the shadow has compared everything before the fence, while the budget lasts."""
+    while await one.tools.ledger.marker_consumed(one.flip.symbol) < one.flip.id:
+        _positive(one.remaining_s)
+        await asyncio.sleep(MARKER_LOOK_S)
 
 
 def _positive(remaining_s: float) -> float:

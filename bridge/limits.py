@@ -38,6 +38,7 @@ BOOK_DIFFERENCES_SHOWN_MAX = 20
 # stuck process holds, and a flip must rather give up.
 STORE_CONNECT_S = 5
 STORE_STATEMENT_MS = 10_000
+STORE_IDLE_S = 1.0  # a connection unused for longer is tried before it is used
 
 # Proxy, heads: what Puma accepts (80 KiB of head, 10 KiB of target) with a margin below it, so that the refusal is ours.
 HEAD_BYTES_MAX = 64 * 1024
@@ -183,6 +184,8 @@ WORLD_START_S = 60.0
 WORLD_STOP_S = 30.0
 WORLD_POLL_S = 0.05
 DEMO_LOOK_S = 0.5  # how often the demo looks at the status
+DEMO_TELL_S = 5.0  # and how often it says what it saw, without a terminal
 DEMO_GATE_S = 120.0  # for a gate to pass
 DEMO_RECOVER_S = 30.0  # for a killed engine to answer again
 DEMO_SETTLE_S = 30.0  # for write-back and comparison to finish after the last request
+CANCEL_AGAIN_S = 0.1  # for a task that is being ended and has not noticed

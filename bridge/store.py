@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import psycopg
 from psycopg.rows import dict_row
 
 from bridge.errors import StoreUnreachable
-from bridge.limits import STORE_CONNECT_S, STORE_STATEMENT_MS
+from bridge.limits import STORE_CONNECT_S, STORE_IDLE_S, STORE_STATEMENT_MS
 
 Cursor = psycopg.AsyncCursor[dict[str, Any]]
 
@@ -23,6 +23,7 @@ class StoreConnection:
         self.url = url
         self._connection: psycopg.AsyncConnection[Any] | None = None
         self._turn = asyncio.Lock()
+        self._used_at_s = 0.0
 
     async def close(self) -> None:
         if self._connection is not None:
@@ -41,6 +42,7 @@ class StoreConnection:
                 connection = await self._connected()
                 async with connection.cursor(row_factory=dict_row) as cursor:
                     yield cursor
+                self._used_at_s = asyncio.get_running_loop().time()
             except (psycopg.OperationalError, psycopg.InterfaceError, OSError) as error:
                 raise StoreUnreachable(
                     f"the control store does not answer: {first_line(error)}; see that it runs"
@@ -52,6 +54,11 @@ class StoreConnection:
                 ) from error
 
     async def _connected(self) -> psycopg.AsyncConnection[Any]:
+        idle_s = asyncio.get_running_loop().time() - self._used_at_s
+        if self._connection is not None and idle_s > STORE_IDLE_S:
+            # The server may have gone and come back meanwhile; whoever asks now need not notice.
+            with suppress(psycopg.OperationalError):
+                await self._connection.execute("SELECT 1")
         if self._connection is None or self._connection.closed:
             self._connection = await psycopg.AsyncConnection.connect(
                 self.url,

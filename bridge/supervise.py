@@ -162,8 +162,8 @@ class _Keeper:
         self._task: asyncio.Task[None] | None = None
 
     async def begin(self) -> None:
-        """Returns when first ready, or told to stop; at a first failure raises StartFailed, and
-        keeps trying."""
+        """Returns when first ready, or told to stop. At a first failure raises StartFailed; a part
+        that is not needed is tried again all the same."""
         first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._keep(first))
         stopping = asyncio.create_task(self._stopping.wait())
@@ -189,10 +189,13 @@ class _Keeper:
                 break
             if time.monotonic() - began > RESTART_RESET_S:
                 backoff_s = RESTART_BACKOFF_S_MIN
+            if not first.done():
+                first.set_exception(StartFailed(f"{self._part.name} {reason} (log: {self._log})"))
+                if self._part.needed:
+                    self._change("died", reason, state="stopped", pid=0)
+                    return
             told = f"{reason}; starts again in {backoff_s:.1f} s (log: {self._log})"
             self._change("died", told, state="restarting", pid=0, restarts=self.child.restarts + 1)
-            if not first.done():
-                first.set_exception(StartFailed(f"{self._part.name}: {reason} (log: {self._log})"))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), backoff_s)
             backoff_s = min(backoff_s * 2, RESTART_BACKOFF_S_MAX)
@@ -226,7 +229,7 @@ class _Keeper:
             await self._terminate()
         code = await process.wait()
         said = processes.log_tail(self._log, log_start) if detail is None else ""
-        return _why(code) + (f": {said}" if said else "")
+        return _why(code) + (f": {said.removeprefix('railswitch: ')}" if said else "")
 
     async def _spawn(self, ready_fd: int) -> asyncio.subprocess.Process:
         argv = [*self._part.argv, "--ready-fd", str(ready_fd)]

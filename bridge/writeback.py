@@ -21,6 +21,7 @@ from psycopg.rows import dict_row
 from bridge import limits, writeback_sql
 from bridge.errors import BridgeError, StoreUnreachable, WriteBackStopped
 from bridge.store import first_line
+from bridge.tasks import ended
 from bridge.writeback_rows import Effects, Frame, discontinuity, has_live_events, net_effects
 from engine.errors import EngineError
 from shadow.legacy.convert import Scale
@@ -125,9 +126,7 @@ class WriteBack:
                 for task in done:
                     task.result()
             finally:
-                reader.cancel()
-                writer.cancel()
-                await asyncio.gather(reader, writer, return_exceptions=True)
+                await ended(reader, writer)
 
     async def _read(self, from_seq: int) -> None:
         async for frame in self._source.tail(from_seq):
@@ -153,9 +152,8 @@ class WriteBack:
         """Waits for the next frames, at most until the watermark must be moved: then none."""
         idle_s = limits.WRITE_BACK_MOVE_S if self.reached_seq > self.written_seq else None
         try:
-            async with asyncio.timeout(
-                idle_s
-            ):  # wait_for would swallow a cancellation now and then
+            # Not wait_for: it loses a cancellation now and then.
+            async with asyncio.timeout(idle_s):
                 first = await self._frames.get()
         except TimeoutError:
             return []

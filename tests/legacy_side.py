@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -117,6 +118,13 @@ async def take(stream: ChangeStream, count: int) -> list[LegacyTransaction]:
             if len(taken) == count:
                 break
     return taken
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Asks again and again, at most until the deadline."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline
 
 
 def run(main: Awaitable[T]) -> T:

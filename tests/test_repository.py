@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import re
 import subprocess
@@ -163,6 +164,23 @@ def test_every_verb_is_documented_and_its_help_has_an_example(verb: str) -> None
     module = verb_module(verb)
     assert f"railswitch {verb}" in module.EXAMPLE
     assert module.DESCRIPTION.strip()
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_option_is_documented(verb: str) -> None:
+    """In the verb's own section, or in the introduction where the shared ones are."""
+    page = doc("reference/cli.md")
+    own = page.partition(f"## {verb}\n")[2].partition("\n## ")[0]
+    shared = page.partition("\n## ")[0]
+    configured = argparse.ArgumentParser()
+    verb_module(verb).configure(configured)
+    options = {
+        word
+        for action in configured._actions
+        for word in action.option_strings
+        if word.startswith("--")
+    }
+    assert [one for one in sorted(options) if f"`{one}" not in own + shared] == []
 
 
 def test_help_of_the_command_names_every_verb() -> None:

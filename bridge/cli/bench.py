@@ -46,6 +46,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rate", type=int, help="offered per second")
     parser.add_argument("--seconds", type=float, default=5.0, help="how long each (5)")
     parser.add_argument("--commands", type=int, default=2_000_000, help="of core (2000000)")
+    parser.add_argument("--connections", type=int, default=32, help="of proxy (32)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--implementation", default="", help="rust or python (default: as `up`)")
     parser.add_argument(

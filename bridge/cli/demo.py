@@ -6,16 +6,22 @@ import argparse
 import asyncio
 import shutil
 import tempfile
+import textwrap
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
+from rich.live import Live
 from rich.markup import escape
+from rich.padding import Padding
+from rich.text import Text
 
 from bridge.cli.exits import Exit
 from bridge.cli.output import console, print_json, problem, progress, table, word
 from bridge.control.messages import InstrumentStatus
 from bridge.errors import DemoFailed
+from bridge.limits import DEMO_TELL_S
 from bridge.sandbox.demo import FAULTS, QUICK, Demo, Tempo
 from bridge.sandbox.demo_flow import FlowDemo
 from bridge.sandbox.demo_report import DemoReport, StoryLine, duration, render_html
@@ -71,9 +77,11 @@ def _told(args: argparse.Namespace, directory: Path) -> DemoReport:
         gate=FLOW_GATE if args.flow else DEMO_GATE,
         seed=args.seed,
     )
-    tell, watch = (_silent, _silent) if args.json else (_tell, _watch)
-    if not args.json:
-        _say("starting a monolith with its PostgreSQL, and railswitch in front of it")
+    teller = _Teller()
+    tell, watch = (_silent, _silent) if args.json else (teller.tell, teller.watch)
+    tell(
+        StoryLine(at_s=0.0, text="a monolith with its PostgreSQL starts, and railswitch before it")
+    )
     with progress("starting", quiet=args.json):
         world.start()
     with world:
@@ -85,23 +93,39 @@ def _told(args: argparse.Namespace, directory: Path) -> DemoReport:
         )
 
 
-def _say(text: str) -> None:
-    console().print(f"        {escape(text)}")
+class _Teller:
+    """The story on stdout. Parity grows in place on a terminal, elsewhere line by line."""
+
+    def __init__(self) -> None:
+        self._out = console()
+        self._live = Live(console=self._out, auto_refresh=False, transient=True)
+        self._told_at_s = 0.0
+
+    def tell(self, line: StoryLine) -> None:
+        self._live.stop()
+        self._told_at_s = 0.0
+        text = Text(f"{line.at_s:6.1f} s  ", style="dim")
+        indent = " " * len(text)
+        room = max(40, min(self._out.width, 110) - len(indent))
+        text.append(f"\n{indent}".join(textwrap.wrap(line.text, room)), style="not dim")
+        self._out.print(text)
+
+    def watch(self, instruments: Sequence[InstrumentStatus]) -> None:
+        if self._out.is_terminal:
+            self._live.start()
+            self._live.update(_parity(instruments), refresh=True)
+        elif time.monotonic() - self._told_at_s >= DEMO_TELL_S:
+            self._told_at_s = time.monotonic()
+            self._out.print(_parity(instruments))
 
 
-def _tell(line: StoryLine) -> None:
-    console().print(f"[dim]{line.at_s:6.1f}s[/dim] {escape(line.text)}")
-
-
-def _watch(instruments: Sequence[InstrumentStatus]) -> None:
-    parts = []
+def _parity(instruments: Sequence[InstrumentStatus]) -> Padding:
+    made = table("", ">seen", ">match", ">differ", ">pending", ">fills", ">dark", "gate")
     for one in instruments:
-        counts = one.counts
-        parts.append(
-            f"{one.symbol} {counts.matched:,} of {counts.seen:,} match, {counts.fills:,} fills, "
-            f"{counts.mismatched} differ, {counts.dark} dark: {word(one.gate)}"
-        )
-    console().print("[dim]        " + " | ".join(parts) + "[/dim]")
+        c = one.counts
+        numbers = (c.seen, c.matched, c.mismatched, c.pending, c.fills, c.dark)
+        made.add_row(one.symbol, *(f"{n:,}" for n in numbers), word(one.gate))
+    return Padding(made, (0, 0, 0, 10))
 
 
 def _silent(_: object) -> None:

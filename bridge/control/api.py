@@ -32,6 +32,7 @@ from bridge.errors import (
 from bridge.ledger_rows import Direction, FlipRow
 from bridge.limits import API_BODY_BYTES_MAX, API_STOP_S
 from bridge.steps import OPERATING_FAULTS, StepUpdate
+from bridge.tasks import ended
 from engine.errors import EngineError
 from shadow.errors import ShadowError
 
@@ -46,7 +47,7 @@ _HTTP: tuple[tuple[type[Exception] | tuple[type[Exception], ...], int, str], ...
     (FlipRunning, 409, "wait for it: `railswitch status` shows its step"),
     (StageConflict, 409, "look at `railswitch status` and try again"),
     (StepFailed, 409, "remove the reasons, then try again"),
-    ((msgspec.ValidationError, msgspec.DecodeError), 400, "correct the body of the request"),
+    (msgspec.ValidationError, 400, "correct the body of the request"),
     ((StoreUnreachable, RedisUnreachable), 503, "see that it runs, then try again"),
     ((EngineError, ShadowError, OSError), 503, "see that it runs, then try again"),
     (BridgeError, 503, "remove the reason, then try again"),
@@ -76,9 +77,7 @@ class Api:
         """Gives what is driven the time to end; what does not is finished at the next start."""
         if self._driving:
             _, late = await asyncio.wait(self._driving, timeout=API_STOP_S)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+            await ended(*late)
 
     async def _get_status(self, _: web.Request) -> web.Response:
         return _json(await self._status())
@@ -168,7 +167,12 @@ async def _body(request: web.Request, kind: type[_Request]) -> _Request:
     # No page in an operator's browser can send this type here without being asked first.
     if request.content_type != "application/json":
         raise web.HTTPUnsupportedMediaType(reason="send Content-Type: application/json")
-    return msgspec.json.decode(await request.read() or b"{}", type=kind)
+    try:
+        return msgspec.json.decode(await request.read() or b"{}", type=kind)
+    except msgspec.ValidationError:
+        raise
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise msgspec.ValidationError(f"the body is not JSON: {error}") from error
 
 
 def _direction(action: str) -> Direction:

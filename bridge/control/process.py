@@ -28,6 +28,7 @@ from bridge.ledger import Ledger
 from bridge.legacy_side import LegacySide
 from bridge.limits import PORT_FREE_S, PORT_LOOK_S
 from bridge.steps import OPERATING_FAULTS, Probe, Tools, unprobed
+from bridge.tasks import ended
 from bridge.workers import Workers
 from bridge.writeback import WriteBack, WriteBackSettings
 from shadow.legacy.convert import scales
@@ -90,13 +91,7 @@ async def _before(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
             doing.result()
         return doing.done() and not stop.is_set()
     finally:
-        await _ended(doing, stopping)
-
-
-async def _ended(*tasks: asyncio.Task[Any]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+        await ended(doing, stopping)
 
 
 class _Leader:
@@ -165,7 +160,7 @@ class _Leader:
     async def __aexit__(self, *_: object) -> None:
         await self._api.settle()
         await self._runner.cleanup()
-        await _ended(*self._tasks)
+        await ended(*self._tasks)
         for part in (
             self._engine,
             self._announcer,
@@ -209,7 +204,7 @@ class _Leader:
                 task.result()
             return lost.result() if lost in done else ""
         finally:
-            await _ended(stopping, lost)
+            await ended(stopping, lost)
 
     async def _status(self) -> Status:
         troubles = {

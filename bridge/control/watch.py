@@ -16,6 +16,7 @@ from bridge.control.switch import Switch
 from bridge.ledger_rows import FlipRow
 from bridge.stage import Stage
 from bridge.steps import OPERATING_FAULTS, Tools
+from bridge.tasks import ended
 from engine.client import EngineStatus
 from engine.types import Mode
 
@@ -79,14 +80,13 @@ class Watch:
 
     async def run(self) -> None:
         """Until cancelled. Whoever waits for one server keeps nobody from another."""
+        looks = [
+            asyncio.create_task(_repeat(look)) for look in (self.announce, self.listen, self.tend)
+        ]
         try:
-            async with asyncio.TaskGroup() as group:
-                for look in (self.announce, self.listen, self.tend):
-                    group.create_task(_repeat(look))
+            await asyncio.gather(*looks)
         finally:
-            for task in self._rolling_back.values():
-                task.cancel()
-            await asyncio.gather(*self._rolling_back.values(), return_exceptions=True)
+            await ended(*looks, *self._rolling_back.values())
 
     async def announce(self) -> None:
         """The stages, again: a worker may have missed a message, Redis may have been empty."""

@@ -64,6 +64,9 @@ class World:
         self.config: Config
         self.config_path = directory / "railswitch.toml"
         self.monolith: subprocess.Popen[bytes]
+        self.monolith_postgres = EmbeddedPostgres(
+            directory / "monolith-postgres", port=processes.free_port()
+        )
         self.up: subprocess.Popen[bytes]
 
     def start(self) -> None:
@@ -110,10 +113,9 @@ class World:
 
     def _start_monolith(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
-        postgres = EmbeddedPostgres(self.directory / "monolith-postgres")
-        postgres.start()
-        self._stack.callback(postgres.stop)
-        url = provision.provision(postgres.url())
+        self.monolith_postgres.start()
+        self._stack.callback(self.monolith_postgres.remove)
+        url = provision.provision(self.monolith_postgres.url())
         upstream = processes.free_port()
         log = self.directory / "monolith.log"
         argv = [sys.executable, "-m", "bridge.sandbox.monolith", "--database-url", url]

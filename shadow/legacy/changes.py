@@ -23,7 +23,7 @@ from shadow.legacy.database import format_lsn
 from shadow.legacy.mapping import Mapping
 from shadow.legacy.pgoutput import decode
 from shadow.legacy.replication import Keepalive, Session
-from shadow.legacy.slots import SlotState, create_slot, drop_slot, require_ready
+from shadow.legacy.slots import create_slot, drop_slot, require_ready
 from shadow.limits import (
     BACKLOG_CHANGES_MAX,
     PING_S,
@@ -145,8 +145,8 @@ class ChangeStream:
         clock = asyncio.get_running_loop().time
         deadline = clock() + busy_s
         while True:
-            state = await require_ready(self._url, self._slot, self._publication, self._mapping)
-            self._require_nothing_lost(state)
+            lsn = await require_ready(self._url, self._slot, self._publication, self._mapping)
+            self._require_nothing_lost(lsn)
             try:
                 return await Session.start(self._url, self._slot, self._publication)
             except SlotBusy:
@@ -154,16 +154,16 @@ class ChangeStream:
                     raise
             await asyncio.sleep(RECONNECT_BACKOFF_S_MIN)
 
-    def _require_nothing_lost(self, state: SlotState) -> None:
+    def _require_nothing_lost(self, slot_lsn: int) -> None:
         known = max(self._expected_lsn, self._confirmed_lsn)
-        if known and state.confirmed_lsn > known:
+        if known and slot_lsn > known:
             raise ChangesLost(
-                f"replication slot {self._slot} begins at {format_lsn(state.confirmed_lsn)}, after"
+                f"replication slot {self._slot} begins at {format_lsn(slot_lsn)}, after"
                 f" {format_lsn(known)}, up to where changes were read: it was made again, or"
                 " something else reads it. What lies between is lost; load all instruments again",
-                slot_lsn=state.confirmed_lsn,
+                slot_lsn=slot_lsn,
             )
-        self._expected_lsn = max(self._expected_lsn, state.confirmed_lsn)
+        self._expected_lsn = max(self._expected_lsn, slot_lsn)
 
     async def _read_on(self) -> None:
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import psycopg
@@ -80,7 +80,7 @@ def table(name: str) -> sql.Identifier:
     return sql.Identifier(*name.split("."))
 
 
-def literals(values: Iterator[str] | tuple[str, ...]) -> sql.Composed:
+def literals(values: Iterable[str]) -> sql.Composed:
     """For IN (…): untyped, so that an index on the column serves, whatever its type."""
     return sql.SQL(", ").join(sql.Literal(value) for value in values)
 

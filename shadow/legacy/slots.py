@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import psycopg
-from msgspec import Struct
 from psycopg import AsyncConnection, errors, sql
 from psycopg.rows import TupleRow
 
@@ -24,11 +24,6 @@ from shadow.legacy.rows import fill_columns, order_columns
 from shadow.limits import QUERY_S, SLOT_BUSY_S, SLOT_CREATE_S
 
 _POLL_S = 0.05  # how often a busy slot is looked at
-
-
-class SlotState(Struct, frozen=True, kw_only=True):
-    confirmed_lsn: int  # what committed after it can still be read
-    active_pid: int | None  # the server process that serves its reader
 
 
 async def create_slot(url: str, slot: str, *, timeout_s: float = SLOT_CREATE_S) -> bool:
@@ -74,27 +69,23 @@ async def drop_slot(url: str, slot: str, *, busy_s: float = SLOT_BUSY_S) -> bool
                     await asyncio.sleep(_POLL_S)
 
 
-async def slot_state(url: str, slot: str) -> SlotState | None:
-    """None: there is no such slot. Raises ChangesLost for one that the server has given up."""
-    async with connected(url) as connection:
-        with translated(url, f"looking at replication slot {slot} in"):
-            return await _slot_state(connection, slot)
+async def require_ready(url: str, slot: str, publication: str, mapping: Mapping) -> int:
+    """Checks all that streaming needs; each lack is an error that says what to do.
 
-
-async def require_ready(url: str, slot: str, publication: str, mapping: Mapping) -> SlotState:
-    """Everything that streaming needs, checked; each lack is an error that says what to do."""
+    Returns the slot's position: what committed after it can still be read.
+    """
     async with connected(url) as connection:
         with translated(url, "preparing to read changes from"):
             await connection.execute(f"SET statement_timeout = {int(QUERY_S * 1000)}")
             await _require_logical(connection, url)
             await _require_publication(connection, publication, mapping)
-            state = await _slot_state(connection, slot)
-    if state is None:
+            lsn = await _slot_lsn(connection, slot)
+    if lsn is None:
         raise SlotMissing(
             f"replication slot {slot} does not exist in {target(url)}: shadowing makes it when it"
             " begins; if it was there before, somebody dropped it, and changes have been lost"
         )
-    return state
+    return lsn
 
 
 async def slot_error(url: str, error: psycopg.Error, timeout_s: float) -> ShadowError:
@@ -150,9 +141,10 @@ async def _require_publication(
         "SELECT to_jsonb(t) FROM pg_publication_tables t WHERE pubname = %s", [publication]
     )
     published = [row[0] async for row in cursor]
+    orders, fills = mapping.orders, mapping.fills
     for key, name, columns in (
-        ("orders", mapping.orders.table, order_columns(mapping.orders)),
-        ("fills", mapping.fills.table, fill_columns(mapping.fills)),
+        ("orders", orders.table, order_columns(orders)),
+        ("fills", fills.table, fill_columns(fills)),
     ):
         schema, _, plain = name.rpartition(".")
         found = [
@@ -160,38 +152,36 @@ async def _require_publication(
             for one in published
             if one["tablename"] == plain and schema in ("", one["schemaname"])
         ]
-        if not found:
-            raise LegacyNotReady(f"publication {publication} does not hold {name}: {install}")
-        if found[0].get("rowfilter"):
-            raise LegacyNotReady(
-                f"publication {publication} filters the rows of {name}, which hides orders and"
-                f" makes the monolith's updates fail: {install}"
-            )
-        missing = set(columns) - set(found[0].get("attnames") or columns)
-        if missing:
-            raise LegacyNotReady(
-                f"publication {publication} does not hold the columns {', '.join(sorted(missing))}"
-                f" of {name} that mapping.{key} names: correct the mapping, or {install}"
-            )
+        lack = _lack(found[0], columns, f"of {name} that mapping.{key} names") if found else name
+        if lack:
+            raise LegacyNotReady(f"publication {publication} does not hold {lack}: {install}")
 
 
-async def _slot_state(connection: AsyncConnection[TupleRow], slot: str) -> SlotState | None:
+def _lack(published: dict[str, Any], columns: tuple[str, ...], whose: str) -> str:
+    """What of a published table the change stream would not show; "" for nothing."""
+    if published.get("rowfilter"):
+        return f"all rows {whose}, for it has a filter, which makes the monolith's updates fail too"
+    missing = set(columns) - set(published.get("attnames") or columns)
+    return f"the columns {', '.join(sorted(missing))} {whose}" if missing else ""
+
+
+async def _slot_lsn(connection: AsyncConnection[TupleRow], slot: str) -> int | None:
     row = await _slot_row(connection, slot)
     if row is None:
         return None
-    confirmed, active_pid, wal_status = row
+    confirmed, wal_status = row
     if wal_status == "lost":
         raise ChangesLost(
             f"the server gave up replication slot {slot}: more WAL was kept for it than"
             " max_slot_wal_keep_size allows; drop it and load all instruments again",
             slot_lsn=0,
         )
-    return SlotState(confirmed_lsn=parse_lsn(confirmed), active_pid=active_pid)
+    return parse_lsn(confirmed)
 
 
 async def _slot_row(connection: AsyncConnection[TupleRow], slot: str) -> TupleRow | None:
     cursor = await connection.execute(
-        "SELECT confirmed_flush_lsn::text, active_pid, wal_status, plugin, database,"
+        "SELECT confirmed_flush_lsn::text, wal_status, plugin, database,"
         " database = current_database() FROM pg_replication_slots WHERE slot_name = %s",
         [slot],
     )

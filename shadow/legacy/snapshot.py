@@ -131,7 +131,7 @@ async def _read(
         sql.SQL(", ").join(sql.Identifier(name) for name in columns),
         table(orders.table),
         sql.Identifier(orders.symbol),
-        literals(tuple(symbols)),
+        literals(symbols),
         sql.Identifier(orders.status.column),
         literals(values),
         sql.SQL(", ").join(sql.Identifier(name) for name in orders.priority),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,7 +33,7 @@ MAPPING = CONFIG.mapping
 SCALES = scales(CONFIG.instruments)
 DIALECT = Dialect(MAPPING.responses, MAPPING.words, SCALES)
 NOWHERE = "redis://127.0.0.1:1/0"  # nothing listens there
-PATIENCE_S = 10.0
+PATIENCE_S = 5.0
 
 _T = TypeVar("_T")
 Handler = Callable[["Visit"], Awaitable[None]]
@@ -39,8 +41,15 @@ Handler = Callable[["Visit"], Awaitable[None]]
 
 def run(work: Coroutine[Any, Any, _T]) -> _T:
     """On the event loop that the proxy runs on."""
+
+    async def to_the_end() -> _T:
+        try:
+            return await work
+        finally:
+            await asyncio.sleep(0.01)  # transports that were closed last close in the next turns
+
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(work)
+        return runner.run(to_the_end())
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -115,13 +124,16 @@ class Monolith:
         self.connections += 1
         self._writers.add(writer)
         visit = Visit(reader, writer)
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+        try:
             if asyncio.iscoroutinefunction(self._answer):
                 await self._answer(visit)
             else:
                 await self._serve_all(visit)
-        self._writers.discard(writer)
-        writer.close()
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass  # the proxy has closed
+        finally:
+            self._writers.discard(writer)
+            writer.close()
 
     async def _serve_all(self, visit: Visit) -> None:
         while True:
@@ -169,7 +181,11 @@ class Client:
         self.writer.close()
 
     def reset(self) -> None:
-        self.writer.transport.abort()
+        """Goes without a farewell: the proxy sees a reset, not the end of the requests."""
+        if not self.writer.transport.is_closing():
+            bound = self.writer.get_extra_info("socket")
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.writer.transport.abort()
 
 
 class AwayEngine:

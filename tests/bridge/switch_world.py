@@ -37,6 +37,7 @@ from bridge.stage import (
     encode,
 )
 from bridge.steps import Probe, Tools, unprobed
+from bridge.tasks import ended
 from bridge.workers import Workers
 from bridge.writeback import WriteBack, WriteBackSettings
 from engine.client import Answer, EngineClient
@@ -196,9 +197,7 @@ class World:
             self._tasks.append(asyncio.create_task(part.run()))
 
     async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await ended(*self._tasks)
         await self.engine.stop()
 
     @asynccontextmanager
@@ -234,9 +233,7 @@ class World:
 
     async def leave_workers(self) -> None:
         workers = self._tasks[: len(self.workers)]
-        for task in workers:
-            task.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
+        await ended(*workers)
 
     @asynccontextmanager
     async def session(self, name: str, role: Role) -> AsyncIterator[EngineClient]:
@@ -371,9 +368,7 @@ class Control:
         return self.write_back.running and len(self.workers.heard()) == 2
 
     async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await ended(*self._tasks)
         for part in (self.engine, self.announcer, self.workers, self.legacy):
             with suppress(Exception):
                 await part.close()

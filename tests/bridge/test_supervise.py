@@ -127,7 +127,7 @@ def test_killed_child_is_started_again(scene: Stage) -> None:
 
 def test_needed_part_that_can_not_start_stops_all_and_says_what_it_said(scene: Stage) -> None:
     supervisor = scene.supervisor((scene.part("a"),), (scene.part("b", "fails"),))
-    with pytest.raises(StartFailed, match=r"b: exited with 1: no such luck"):
+    with pytest.raises(StartFailed, match=r"b exited with 1: no such luck"):
         asyncio.run(supervisor.run(scene.stop))
     assert scene.journal.read_text() == "a starts\na stops\n"
 

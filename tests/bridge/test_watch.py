@@ -14,6 +14,7 @@ from bridge.config import RollbackConfig
 from bridge.control.messages import ActRequest
 from bridge.control.watch import LagMeter, Watch, breaches
 from bridge.stage import Stage
+from bridge.tasks import ended
 from engine.types import Side
 
 ACT = ActRequest(actor="ann", execute=True)
@@ -98,8 +99,7 @@ def test_a_write_back_that_lags_takes_a_live_instrument_back(in_world: InWorld) 
                 assert "write-back" in await rolled_back(control)
                 assert await world.rows("SELECT count(*) FROM trades") == [(1,)]
             finally:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+                await ended(task)
 
     in_world(work)
 

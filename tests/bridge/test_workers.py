@@ -9,6 +9,7 @@ import redis.asyncio as redis
 from switch_world import FakeWorker, until
 
 from bridge.stage import WORKERS_KEY_PREFIX, WorkerReport, encode
+from bridge.tasks import ended
 from bridge.workers import Heard, Workers, silent_workers, undrained
 
 
@@ -63,13 +64,10 @@ def test_workers_come_and_go(redis_url: str) -> None:
         try:
             await until(here, "the worker heard")
             assert workers.trouble == ""
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
+            await ended(running)
             await until(gone, "the worker forgotten")
         finally:
-            running.cancel()
-            following.cancel()
-            await asyncio.gather(running, following, return_exceptions=True)
+            await ended(running, following)
             await workers.close()
 
     asyncio.run(work())

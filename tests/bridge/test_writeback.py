@@ -17,6 +17,7 @@ from switch_world import BTC, CONFIG, PATIENCE_S, SCALES, Control, World, shadow
 
 from bridge.control.messages import ActRequest
 from bridge.stage import WRITTEN_CHANNEL
+from bridge.tasks import ended
 from bridge.writeback import WriteBack, WriteBackSettings
 from bridge.writeback_rows import Frame
 from engine.client import TailBatch
@@ -85,8 +86,7 @@ async def stopped(one: WriteBack) -> str:
     try:
         await until(has_stopped, "the write-back stopped")
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await ended(task)
     return one.trouble
 
 
@@ -288,9 +288,7 @@ def test_two_at_once_write_everything_once(in_world: InWorld) -> None:
         try:
             await until(done, "both at the end")
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await ended(*tasks)
         assert await orders_at_120(world) == 3
 
     in_world(work)
@@ -339,8 +337,7 @@ def test_at_the_very_first_start_it_begins_at_the_engine_s_head(in_world: InWorl
             return one.running
 
         await until(runs, "the write-back running")
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await ended(task)
         assert await world.rows("SELECT shard, seq FROM railswitch.written") == [(1, 41)]
 
     in_world(work)

@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple
 
 import msgspec
@@ -38,7 +38,7 @@ from shadow.verdict import Evidence, OperationVerdict
 
 SCALES = scales(CONFIG.instruments)
 BTC, ETH = "BTC-USD", "ETH-USD"
-DEADLINE_S = 20.0
+DEADLINE_S = 10.0
 
 
 class Answer(NamedTuple):
@@ -136,12 +136,11 @@ class Slot:
         self.log: list[LegacyTransaction] = []
         self.confirmed = 0
         self.failures: deque[Exception] = deque()
-        self.arrived = asyncio.Condition()
+        self.arrived = asyncio.Event()
 
     async def append(self, tx: LegacyTransaction) -> None:
         self.log.append(tx)
-        async with self.arrived:
-            self.arrived.notify_all()
+        self.arrived.set()
 
     def stream(self) -> Stream:
         return Stream(self)
@@ -166,11 +165,10 @@ class Stream:
                 self.after = tx.end_lsn
                 yield tx
             if not new:
-                async with self.slot.arrived:
-                    try:
-                        await asyncio.wait_for(self.slot.arrived.wait(), 0.05)
-                    except TimeoutError:
-                        continue
+                self.slot.arrived.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(0.05):
+                        await self.slot.arrived.wait()
 
     def confirm(self, end_lsn: int) -> None:
         assert end_lsn <= self.after
@@ -321,7 +319,11 @@ class World:
             assert not task.done() or task.exception() is None, task
         finally:
             stop.set()
-            await task
+            try:
+                async with asyncio.timeout(DEADLINE_S):
+                    await task
+            except TimeoutError:
+                raise AssertionError([str(one.get_stack()[-1:]) for one in asyncio.all_tasks()]) from None
             await pipeline._store.close()
 
     async def evidence(self, symbol: str = BTC) -> Evidence:

@@ -20,6 +20,8 @@ from legacy_side import (
     SCALES,
     SLOT,
     application,
+    confirmed_lsn,
+    cut,
     insert_order,
     install,
     ours,

@@ -19,6 +19,7 @@ from legacy_side import (
     run,
     streaming,
     take,
+    wait_for,
 )
 
 from bridge.sandbox.provision import as_role
@@ -156,8 +157,8 @@ def test_nothing_is_left_behind(legacy: str) -> None:
     run(open_orders_at(ours(legacy), MAPPING, SCALES, BOTH))
     with psycopg.connect(legacy, autocommit=True) as admin:
         slots = "SELECT count(*) FROM pg_replication_slots WHERE database = current_database()"
-        while admin.execute(slots).fetchone() != (0,):  # the server ends our session a moment later
-            pass
+        # The server ends our session a moment later.
+        wait_for(lambda: admin.execute(slots).fetchone() == (0,))
 
 
 def test_the_lack_of_a_privilege_is_named_with_the_next_step(legacy_database: str) -> None:
