@@ -59,17 +59,19 @@ async def drive(one: Drive) -> None:
         if missing:
             raise StepFailed(f"{missing}, within {1000 * wait_s:.0f} ms")
         detail["workers"] = len(tools.workers.heard())
-    async with one.step(FENCE) as detail:
+    async with one.step(FENCE, durable=True) as detail:
         wait_s = FENCE_SHARE * _positive(one.remaining_s)
         await tools.legacy.fence(flip.symbol, ENGINE, flip.epoch_to, flip.id, wait_s=wait_s)
         detail["epoch"] = flip.epoch_to
     async with one.step(CATCH_UP):
         await _caught_up(one)
     async with one.step(COMPARE) as detail:
-        evidence = await tools.evidence(flip.symbol)
-        if evidence is None or evidence.counts.mismatched:
-            raise StepFailed("operations differ since the gate passed: see the parity report")
-        detail.update(await compare(one))
+        mismatches, found = await asyncio.gather(tools.ledger.mismatches(flip.symbol), compare(one))
+        if mismatches:
+            raise StepFailed(
+                f"{mismatches} operations differ since the gate passed: see the parity report"
+            )
+        detail.update(found)
     async with one.step(COMMIT) as detail:
         _positive(one.remaining_s)
         one.flip = await tools.ledger.commit(flip, Stage.LIVE)
@@ -87,8 +89,8 @@ async def complete(one: Drive) -> None:
     async with one.step(RELEASE) as detail:
         await tools.ledger.release(flip)
         await one.announce()
-        detail["hold_ms"] = one.hold_ms
-    one.flip = await tools.ledger.finish(flip, one.hold_ms)
+        detail["hold_ms"] = hold_ms = one.hold_ms
+    one.flip = await tools.ledger.finish(flip, hold_ms)
 
 
 async def undo(one: Drive) -> None:
@@ -107,8 +109,8 @@ async def undo(one: Drive) -> None:
     async with one.step(RELEASE) as detail:
         await tools.ledger.release(flip, epoch=epoch)
         await one.announce()
-        detail["hold_ms"] = one.hold_ms
-    one.flip = await tools.ledger.finish(flip, one.hold_ms)
+        detail["hold_ms"] = hold_ms = one.hold_ms
+    one.flip = await tools.ledger.finish(flip, hold_ms)
     if epoch is not None:
         # The shadow goes on whatever the engine's epoch is; the control process sets it right
         # later.

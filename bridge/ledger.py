@@ -158,22 +158,26 @@ class Ledger(StoreConnection):
             )
             return _flip(await cursor.fetchone())
 
-    async def intend(self, flip: FlipRow, step: str, detail: Any = None) -> int:
+    async def intend(self, flip: FlipRow, step: str, *, durable: bool) -> int:
         """Writes down that `step` will now be taken; its number. Raises StageConflict when another
         driver has decided the flip in the meantime, so that it must not be taken.
+
+        Durable: also when the store's machine loses power right now. What is not becomes so with
+        the next decision.
         """
-        async with self.transaction() as cursor:
+        async with self.cursor() as cursor:
             await cursor.execute(
-                "INSERT INTO railswitch.flip_step (flip_id, n, step, state, detail)"
+                "INSERT INTO railswitch.flip_step (flip_id, n, step, state)"
                 " SELECT id, (SELECT coalesce(max(n) + 1, 0) FROM railswitch.flip_step"
-                "             WHERE flip_id = %(id)s), %(step)s, 'intended', %(detail)s"
+                "             WHERE flip_id = %(id)s), %(step)s, 'intended'"
                 " FROM (SELECT id FROM railswitch.flip WHERE id = %(id)s AND state = %(state)s"
-                "       FOR UPDATE) AS decided RETURNING n",
+                "       FOR UPDATE) AS decided, (SELECT set_config('synchronous_commit',"
+                "       %(commit)s, true)) AS setting RETURNING n",
                 {
                     "id": flip.id,
                     "state": flip.state,
                     "step": step,
-                    "detail": Jsonb(msgspec.to_builtins(detail or {})),
+                    "commit": "on" if durable else "off",
                 },
             )
             row = await cursor.fetchone()
@@ -187,11 +191,19 @@ class Ledger(StoreConnection):
     async def end_step(
         self, flip: FlipRow, n: int, state: Literal["done", "failed"], detail: Any
     ) -> None:
-        async with self.transaction() as cursor:
+        """A failure durably: it says that the step was certainly not taken."""
+        async with self.cursor() as cursor:
             await cursor.execute(
-                "UPDATE railswitch.flip_step SET state = %s, detail = detail || %s,"
-                " ended_at = clock_timestamp() WHERE flip_id = %s AND n = %s",
-                (state, Jsonb(msgspec.to_builtins(detail)), flip.id, n),
+                "UPDATE railswitch.flip_step SET state = %(state)s, detail = %(detail)s,"
+                " ended_at = clock_timestamp() FROM (SELECT set_config('synchronous_commit',"
+                " %(commit)s, true)) AS setting WHERE flip_id = %(id)s AND n = %(n)s",
+                {
+                    "id": flip.id,
+                    "n": n,
+                    "state": state,
+                    "detail": Jsonb(msgspec.to_builtins(detail)),
+                    "commit": "on" if state == "failed" else "off",
+                },
             )
 
     async def hold(self, flip: FlipRow) -> None:
@@ -338,6 +350,18 @@ class Ledger(StoreConnection):
             )
             row = await cursor.fetchone()
         return int(row["marker_flip_id"]) if row else 0
+
+    async def mismatches(self, symbol: str) -> int:
+        """Recorded since the instrument came into shadow."""
+        async with self.cursor() as cursor:
+            await cursor.execute(
+                "SELECT coalesce(sum(mismatched), 0)::bigint AS n FROM railswitch.parity_count"
+                " JOIN railswitch.shadow_instrument USING (symbol)"
+                " WHERE symbol = %s AND parity_count.run >= first_run",
+                (symbol,),
+            )
+            row = await cursor.fetchone()
+        return int(row["n"]) if row else 0
 
     @asynccontextmanager
     async def _changing(self) -> AsyncIterator[Cursor]:

@@ -51,7 +51,7 @@ async def drive(one: Drive, hold_ms_max: int) -> None:
             wait_s=DRAIN_SHARE * min(one.remaining_s, tools.config.hold_ms_max / 1000),
         )
         detail["undrained"] = missing
-    async with one.step(FREEZE) as detail:
+    async with one.step(FREEZE, durable=True) as detail:
         head_seq = await tools.engine.set_mode(instrument, Mode.CLOSED, flip.epoch_to)
         detail["seq"] = head_seq
     async with one.step(DRAIN) as detail:
@@ -78,8 +78,8 @@ async def complete(one: Drive) -> None:
     async with one.step(RELEASE) as detail:
         await tools.ledger.release(flip)
         await one.announce()
-        detail["hold_ms"] = one.hold_ms
-    one.flip = await tools.ledger.finish(flip, one.hold_ms)
+        detail["hold_ms"] = hold_ms = one.hold_ms
+    one.flip = await tools.ledger.finish(flip, hold_ms)
 
 
 async def undo(one: Drive) -> None:
@@ -99,5 +99,5 @@ async def undo(one: Drive) -> None:
     async with one.step(RELEASE) as detail:
         await tools.ledger.release(flip)
         await one.announce()
-        detail["hold_ms"] = one.hold_ms
-    one.flip = await tools.ledger.finish(flip, one.hold_ms)
+        detail["hold_ms"] = hold_ms = one.hold_ms
+    one.flip = await tools.ledger.finish(flip, hold_ms)

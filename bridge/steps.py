@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -78,7 +79,7 @@ class Drive:
         self.tools = tools
         self.flip = flip
         self._report = report
-        self._clock = asyncio.get_running_loop().time
+        self._clock = time.monotonic  # the loop's own may be a whole ms behind
         self._held_at_s: float | None = None
         self._deadline_s: float | None = None
         self._budget_ms = 0
@@ -90,7 +91,7 @@ class Drive:
         self._deadline_s = self._held_at_s + budget_ms / 1000
         self._budget_ms = budget_ms
         if self._bound is not None:
-            self._bound.reschedule(self._deadline_s)
+            self._bound.reschedule(asyncio.get_running_loop().time() + budget_ms / 1000)
 
     def unbounded(self) -> None:
         self._deadline_s = None
@@ -105,19 +106,21 @@ class Drive:
         return None if self._held_at_s is None else 1000 * (self._clock() - self._held_at_s)
 
     @asynccontextmanager
-    async def step(self, name: str) -> AsyncIterator[dict[str, Any]]:
+    async def step(self, name: str, *, durable: bool = False) -> AsyncIterator[dict[str, Any]]:
         """The body takes the step, and puts what it found into the yielded detail.
 
         A step that raises StepFailed has certainly not been taken, and is written down as failed;
-        after any other error it stays intended: it may have been taken.
+        after any other error it stays intended: it may have been taken. `durable` is for the steps
+        whose record decides what an undo has to take back.
         """
         began_s = self._clock()
         detail: dict[str, Any] = {}
-        n = await self.tools.ledger.intend(self.flip, name)
+        n = await self.tools.ledger.intend(self.flip, name, durable=durable)
         self._tell(n, name, "intended", began_s, detail)
         await self.tools.probe(name, "intended")
         try:
-            async with asyncio.timeout_at(self._deadline_s) as self._bound:
+            bound_s = None if self._deadline_s is None else self.remaining_s
+            async with asyncio.timeout(bound_s) as self._bound:
                 yield detail
         except Exception as error:
             failure = self._over_budget(name, error)

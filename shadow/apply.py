@@ -69,7 +69,7 @@ class Applier:
         for held in due:
             owner = self._owners.get(held.told.order_id)
             instrument = self._instruments.get(owner.symbol) if owner is not None else None
-            if owner is None or instrument is None or not instrument.following:
+            if owner is None or instrument is None or not instrument.is_compared:
                 self._settler.release(held)
                 continue
             group = groups.get(owner.symbol)

@@ -1,5 +1,5 @@
 """The loop that reads captures, finds the gaps in them, and hands them to where they are waited
-for. Captures of instruments that are not in shadow are let go at once.
+for. Captures of instruments that are off are let go at once.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class CaptureReader:
         elif len(entries) < CAPTURE_ENTRIES_READ_MAX:
             self.read_until_ns = asked_ns
         self._claims.settle(
-            self.read_until_ns, [one.run for one in self._instruments.values() if one.following]
+            self.read_until_ns, [one.run for one in self._instruments.values() if one.is_compared]
         )
         self._news()
         return after
@@ -123,10 +123,10 @@ class CaptureReader:
         if told.kind is Kind.OTHER:
             return
         instrument = self._instruments.get(told.symbol)
-        if told.symbol and (instrument is None or not instrument.wanted):
+        if told.symbol and (instrument is None or not instrument.captured):
             return
         if told.kind is Kind.PLACE_REFUSED:
-            if instrument is None or not instrument.following:
+            if instrument is None or not instrument.is_compared:
                 return
             if capture.sent_at_ns >= instrument.since_ns:
                 held = Held(capture, told, entry, self._generation(), now)

@@ -65,6 +65,9 @@ class Instrument:
         self.run = Run(self.symbol, row.run, divergence=_divergence(row), loaded_ns=row.loaded_ns)
         self.since_ns = row.loaded_ns  # wall clock: its captures from then on have been read
         self.wanted = False  # its stage is shadow
+        # ... or is live: a rollback may be on its way that the stage row has not told us of yet,
+        # and the first captures after it come sooner than its marker is read.
+        self.captured = False
         self.wanted_epoch = row.epoch  # of its stage row
         self.waiting: deque[Group] = deque()  # read and not judged, in commit order
         self.queued = 0  # operations and refused cancels in `waiting`
@@ -79,6 +82,11 @@ class Instrument:
     def number(self) -> int:
         """The engine's number for it."""
         return self.scale.instrument
+
+    @property
+    def is_compared(self) -> bool:
+        """It has been loaded since it came into shadow, and may be loading again."""
+        return self.wanted and self.run.number > 0 and self.epoch == self.wanted_epoch
 
     @property
     def pending(self) -> int:

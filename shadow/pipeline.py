@@ -116,6 +116,7 @@ class Pipeline:
             if resume is None:
                 return
             self._assemble(resume)
+            self._follow_stages()  # before a capture is read: which instruments are wanted
             tasks = [asyncio.ensure_future(one) for one in self._loops(resume)]
             await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
             for task in tasks:
@@ -130,6 +131,7 @@ class Pipeline:
     async def _resume(self) -> Resume:
         while True:
             try:
+                self._stages = await self._store.stages()
                 return await self._store.resume()
             except StoreUnavailable as error:
                 log.warning("starting the shadow: %s", error)
@@ -347,7 +349,7 @@ class Pipeline:
         """Those from before the load, or recorded before a restart, have no row to wait for."""
         symbol = held.told.symbol or self._applier.symbol_of(held.told.order_id)
         instrument = self._instruments.get(symbol)
-        if instrument is not None and instrument.following:
+        if instrument is not None and instrument.is_compared:
             begun_ns = max(instrument.since_ns, self._started_ns)
             if held.capture.sent_at_ns > begun_ns + int(CLOCKS_APART_S * 1e9):
                 self._settler.unwritten(instrument, held)
@@ -389,6 +391,7 @@ class Pipeline:
             if instrument is None:
                 continue
             instrument.wanted = row.stage == "shadow"
+            instrument.captured = row.stage in ("shadow", "live")
             step = next_step(instrument, row)
             if step is Step.LOAD:
                 instrument.wanted_epoch = row.epoch

@@ -59,10 +59,12 @@ class Store:
     # --- the shadow process
 
     async def resume(self) -> Resume:
-        """Where the group stands; its row is made at the first start."""
+        """Where the group stands; its row is made at the first start. From now on only this process
+        can move it: an older one finds it moved.
+        """
         async with self._transaction() as cursor:
             await cursor.execute(store_sql.ADD_POSITION, (self._shadow, self._slot))
-            await cursor.execute(store_sql.POSITION, (self._shadow,))
+            await cursor.execute(store_sql.TAKE_POSITION, (self._writer, self._shadow))
             position = msgspec.convert(await cursor.fetchone(), Position)
             await cursor.execute(store_sql.INSTRUMENTS)
             rows = [msgspec.convert(row, InstrumentRow) for row in await cursor.fetchall()]

@@ -8,10 +8,10 @@ INSERT INTO railswitch.shadow_position (shadow, slot, applied_lsn)
 VALUES (%s, %s, 0) ON CONFLICT DO NOTHING
 """
 
-# Where the group stands; locked, so that two processes starting at once see each other.
-POSITION = """
-SELECT applied_lsn, capture_id, capture_next, trouble, flushes
-FROM railswitch.shadow_position WHERE shadow = %s FOR UPDATE
+# Where the group stands, for the process that takes it over.
+TAKE_POSITION = """
+UPDATE railswitch.shadow_position SET writer = %s, flushes = flushes + 1 WHERE shadow = %s
+RETURNING applied_lsn, capture_id, capture_next, trouble, flushes
 """
 
 # Moves the watermark, if nobody else has since we did.

@@ -13,7 +13,7 @@ from bridge import app
 from bridge.cli.common import add_config_options, add_json_option, context
 from bridge.cli.exits import Exit
 from bridge.cli.output import console, duration, print_json, table, word
-from bridge.gate import coverage
+from shadow.report import report
 from shadow.store_rows import Parity, Root
 from shadow.verdict import Counts
 
@@ -25,7 +25,7 @@ each other and the number of operations that follow from each. Exits with 1 if a
 
 EXAMPLE = """\
   railswitch parity report BTC-USD
-  railswitch parity report --json | jq '.[] | {symbol: .evidence.symbol, kinds}'"""
+  railswitch parity report --json | jq '.instruments[] | {symbol, parity, coverage, kinds}'"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -43,14 +43,10 @@ def run(args: argparse.Namespace) -> Exit:
     symbol = where.instrument(args.symbol) if args.symbol else None
     found = asyncio.run(app.parity(where.config, symbol))
     if args.json:
-        print_json([{**msgspec.to_builtins(one), "coverage": _coverage(one)} for one in found])
+        print_json(report(found))
     else:
         _print(found, args.limit)
     return Exit.FAILED if any(one.evidence.counts.mismatched for one in found) else Exit.DONE
-
-
-def _coverage(parity: Parity) -> float | None:
-    return coverage(parity.evidence)
 
 
 def _print(found: list[Parity], limit: int) -> None:
@@ -67,18 +63,20 @@ def _print(found: list[Parity], limit: int) -> None:
 
 def _print_one(parity: Parity, limit: int) -> None:
     out, evidence = console(), parity.evidence
-    share = _coverage(parity)
+    told = report([parity])["instruments"][0]
     loaded = duration(max(0.0, evidence.now_s - evidence.loaded_at_s))
     out.print(
         f"[bold]{evidence.symbol}[/bold]  {word(evidence.stage)}, epoch {evidence.epoch}, "
         f"load {evidence.run}, {loaded} ago"
     )
-    out.print(f"  {closing(evidence.counts)}")
     counts = evidence.counts
+    out.print(f"  {closing(counts)}")
     out.print(
-        f"  coverage {'-' if share is None else f'{share:.4%}'} · {counts.fills} fills compared · "
-        f"{counts.dark} dark · {counts.reordered} reordered"
+        f"  parity {_percent(told['parity'])} · coverage {_percent(told['coverage'])} · "
+        f"{counts.fills} fills compared · {counts.dark} dark · {counts.reordered} reordered"
     )
+    if counts.seen:
+        out.print(f"  {told['statement']}")
     book = {True: "equal", False: "different", None: "never compared"}[evidence.book_equal]
     out.print(f"  book {word(book)}" + _taint(evidence.taint))
     if parity.kinds:
@@ -110,6 +108,10 @@ def closing(counts: Counts) -> str:
     }
     sign = "=" if counts.closes() else "is not"
     return f"{counts.seen} seen {sign} " + " + ".join(f"{n} {name}" for name, n in parts.items())
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.4%}"
 
 
 def _taint(taint: str) -> str:

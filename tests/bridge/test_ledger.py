@@ -130,7 +130,7 @@ def test_an_aborted_flip_bars_the_next_one_until_it_is_undone(control_database: 
 def test_a_flip_runs_through_hold_commit_and_release(control_database: str) -> None:
     async def work(ledger: Ledger) -> None:
         flip = await begun(ledger)
-        n = await ledger.intend(flip, "hold")
+        n = await ledger.intend(flip, "hold", durable=True)
         await ledger.hold(flip)
         await ledger.end_step(flip, n, "done", {"workers": 2})
         assert (await ledger.stage("BTC-USD")).holding == flip.id
@@ -170,7 +170,7 @@ def test_a_driver_that_was_overtaken_takes_no_further_step(control_database: str
         flip = await begun(ledger)
         await ledger.abandon(flip, ["overtaken"])
         with pytest.raises(StageConflict, match="step fence not taken"):
-            await ledger.intend(flip, "fence")
+            await ledger.intend(flip, "fence", durable=True)
         with pytest.raises(StageConflict):
             await ledger.hold(flip)
         assert await ledger.steps(flip.id) == []
@@ -203,7 +203,7 @@ def test_two_drivers_deciding_at_once_agree(control_database: str) -> None:
 def test_an_undone_flip_leaves_a_higher_epoch_and_its_reasons(control_database: str) -> None:
     async def work(ledger: Ledger) -> None:
         flip = await begun(ledger)
-        await ledger.intend(flip, "hold")
+        await ledger.intend(flip, "hold", durable=True)
         await ledger.hold(flip)
         aborted = await ledger.abandon(flip, ["a", "b"])
         for _ in range(2):

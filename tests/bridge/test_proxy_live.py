@@ -7,6 +7,7 @@ import contextlib
 import re
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import msgspec
@@ -14,7 +15,6 @@ import psycopg
 import pytest
 from aiohttp import web
 from proxy_rig import (
-    CONFIG,
     SCALES,
     Client,
     Front,
@@ -163,8 +163,7 @@ async def insert_row(url: str, order_id: int, account: int = 7, state: int = 0) 
 async def monolith(legacy: str) -> AsyncIterator[int]:
     """The sandbox's, in this loop; gives its port."""
     pool = Pool(as_role(legacy, "exchange"), 2)
-    exchange = Exchange(pool, Faults(), None)  # type: ignore[arg-type]  # without faults no chance
-    exchange._chance = NoChance()  # type: ignore[assignment]
+    exchange = Exchange(pool, Faults(), Random(1))
     runner = web.AppRunner(application(exchange, await exchange.market_rules()))
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -174,11 +173,6 @@ async def monolith(legacy: str) -> AsyncIterator[int]:
     finally:
         await runner.cleanup()
         await pool.close()
-
-
-class NoChance:
-    def random(self) -> float:
-        return 1.0
 
 
 STORY: Sequence[bytes | tuple[str, int, int]] = (
@@ -523,7 +517,3 @@ def test_a_defect_leaves_nobody_waiting(caplog: pytest.LogCaptureFixture) -> Non
 
     run(story())
     assert "a defect" in caplog.text
-
-
-def test_every_instrument_of_the_mapping_has_a_scale() -> None:
-    assert set(SCALES) == {one.symbol for one in CONFIG.instruments}

@@ -1,15 +1,19 @@
-"""The command line as its users have it: a process, its output and its exit code."""
+"""The command line as its users have it: words in, output and an exit code back."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import msgspec
 
+from bridge.cli.main import main
 from bridge.cli.sandbox import sandbox_config
 from bridge.sandbox.processes import free_port
 from bridge.sandbox.provision import APPLICATION_ROLE, as_role
@@ -36,19 +40,38 @@ def environment(**more: str) -> dict[str, str]:
     return kept | more
 
 
-def railswitch(*words: str, cwd: Path = ROOT, **more: str) -> Ran:
-    """Runs it to its end. No operating fault may ever show a trace of the program."""
+def railswitch(*words: str, cwd: Path = ROOT) -> Ran:
+    """Runs it to its end, in this process, which is quicker than in one of its own."""
+    out, err = io.StringIO(), io.StringIO()
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAILSWITCH_")}
+    with (
+        patch.dict(os.environ, kept, clear=True),
+        contextlib.chdir(cwd),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        code = main(words)
+    return _ran(code, out.getvalue(), err.getvalue())
+
+
+def railswitch_process(*words: str) -> Ran:
+    """The same as its users have it."""
     done = subprocess.run(
         argv(*words),
-        cwd=cwd,
-        env=environment(PYTHONPATH=str(ROOT), **more),
+        cwd=ROOT,
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
     )
-    assert "Traceback" not in done.stderr
-    return Ran(done.returncode, done.stdout, done.stderr)
+    return _ran(done.returncode, done.stdout, done.stderr)
+
+
+def _ran(code: int, out: str, err: str) -> Ran:
+    """No operating fault may ever show a trace of the program."""
+    assert "Traceback" not in err
+    return Ran(code, out, err)
 
 
 def write_config(

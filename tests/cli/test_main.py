@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from running_cli import railswitch, write_config
+from running_cli import railswitch, railswitch_process, write_config
 
 from bridge import errors as bridge_errors
 from bridge.cli import main as cli
@@ -14,8 +14,8 @@ from bridge.errors import AlreadyRunning, BridgeError, ControlUnreachable, Store
 from engine.errors import EngineError, EngineImplementationUnavailable
 
 
-def test_help_lists_the_verbs_and_the_exit_codes_without_importing_them() -> None:
-    ran = railswitch("--help")
+def test_help_lists_the_verbs_and_the_exit_codes() -> None:
+    ran = railswitch_process("--help")
     assert ran.code == 0
     assert all(f"    {verb} " in ran.out for verb in cli.VERBS)
     assert "exit codes:" in ran.out
@@ -47,7 +47,7 @@ def test_missing_configuration_says_where_it_was_looked_for(tmp_path: Path) -> N
 
 def test_wrong_key_is_named_with_the_file_and_the_nearest_one(tmp_path: Path) -> None:
     file = write_config(tmp_path, more="\n[flip]\nhold_max_ms = 5\n")
-    ran = railswitch("doctor", "--config", str(file))
+    ran = railswitch_process("doctor", "--config", str(file))
     assert ran.code == Exit.USAGE
     assert f"{file}: unknown key `flip.hold_max_ms`" in ran.err
     assert "`hold_ms_max`" in ran.err

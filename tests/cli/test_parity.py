@@ -67,7 +67,7 @@ def test_report_closes_and_shows_both_sides_of_the_first_divergence(file: Path, 
     assert (
         "5 seen = 3 matched + 0 known + 1 pending + 1 differ + 0 uncomparable + 0 gaps" in ran.out
     )
-    assert "coverage 75.0000%" in ran.out
+    assert "parity 75.0000% · coverage 100.0000%" in ran.out
     assert "2 dark" in ran.out
     assert "place of order 4711" in ran.out
     assert '{"maker":12}' in ran.out
@@ -76,11 +76,11 @@ def test_report_closes_and_shows_both_sides_of_the_first_divergence(file: Path, 
 
 
 def test_json_has_all_of_it(file: Path, store: str) -> None:
-    (one,) = report(file, store, "BTC-USD", "--json").json
-    assert one["evidence"]["counts"]["mismatched"] == 1
-    assert one["coverage"] == 0.75
+    (one,) = report(file, store, "BTC-USD", "--json").json["instruments"]
+    assert one["counts"]["mismatched"] == 1
+    assert (one["parity"], one["coverage"]) == (0.75, 1.0)
     assert one["kinds"] == {"priority": 1}
-    assert one["roots"][0]["verdict"]["order_id"] == 4711
+    assert one["roots"][0]["order_id"] == 4711
 
 
 def test_nothing_that_differs_exits_with_0(file: Path, store: str) -> None:

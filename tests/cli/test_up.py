@@ -15,7 +15,14 @@ from typing import Any
 import msgspec
 import psycopg
 import pytest
-from running_cli import Ran, argv, environment, railswitch, write_config
+from running_cli import (
+    Ran,
+    argv,
+    environment,
+    railswitch,
+    railswitch_process,
+    write_config,
+)
 
 from bridge.config import load
 from bridge.config_rules import host_port
@@ -121,7 +128,7 @@ def test_given_servers_are_used_and_a_second_up_and_a_killed_part(
         assert (up.run.database_url, up.run.redis_url) == (control_database, redis_url)
         assert not up.directory.part("postgres").exists()
 
-        second = railswitch("up", "--config", str(file))
+        second = railswitch_process("up", "--config", str(file))
         assert second.code == 4
         assert str(up.process.pid) in second.err
 
@@ -154,14 +161,14 @@ def test_status_reads_the_store_when_control_is_down_and_says_so(
 def test_a_port_in_use_is_named_and_nothing_stays(file: Path) -> None:
     host, port = host_port(load(file).proxy.listen)
     with socket.create_server((host, port)):
-        ran = railswitch("up", "--config", str(file))
+        ran = railswitch_process("up", "--config", str(file))
     assert ran.code == 1
     assert f"proxy.listen = {host}:{port}" in ran.err
     assert DataDirectory(load(file).data_dir).running() is None
 
 
 def test_a_store_that_does_not_answer_is_named(file: Path) -> None:
-    ran = railswitch(
+    ran = railswitch_process(
         *("up", "--config", str(file)),
         *("--database-url", "postgresql://nobody@127.0.0.1:1/none"),
         *("--redis-url", "redis://127.0.0.1:1/0"),

@@ -323,7 +323,9 @@ class World:
                 async with asyncio.timeout(DEADLINE_S):
                     await task
             except TimeoutError:
-                raise AssertionError([str(one.get_stack()[-1:]) for one in asyncio.all_tasks()]) from None
+                raise AssertionError(
+                    [str(one.get_stack()[-1:]) for one in asyncio.all_tasks()]
+                ) from None
             await pipeline._store.close()
 
     async def evidence(self, symbol: str = BTC) -> Evidence:

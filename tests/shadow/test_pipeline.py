@@ -26,28 +26,7 @@ from shadow.operation import (
 )
 from shadow.verdict import Kind, OperationVerdict, Verdict
 
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same waits, shorter."""
-    for name, seconds in {
-        "marks.MARK_S": 0.1,
-        "books.BOOK_CHECK_S": 0.3,
-        "books.RESYNC_AFTER_S": 0.3,
-        "books.RESYNC_S": 0.3,
-        "settle.CAPTURE_GRACE_S": 0.3,
-        "pipeline.STAGES_S": 0.05,
-        "pipeline.ANSWERED_UNWRITTEN_S": 0.3,
-        "pipeline.CLOCKS_APART_S": 0.0,
-        "gaps.GAP_CLAIM_S": 1.0,
-        "recorder.FLUSH_S": 0.05,
-        "recorder.HEARTBEAT_S": 0.2,
-        "recorder.STORE_RETRY_S": 0.05,
-        "feed.FEED_RETRY_S": 0.05,
-        "pipeline.RECONNECT_BACKOFF_S_MAX": 0.1,
-        "pipeline.UNANSWERED_S": 0.1,
-    }.items():
-        monkeypatch.setattr(f"shadow.{name}", seconds)
+pytestmark = pytest.mark.usefixtures("impatient")
 
 
 async def shadow(world: World, *symbols: str) -> None:
