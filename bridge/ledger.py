@@ -9,120 +9,38 @@ whoever finds the flip finishes it (bridge/recover.py).
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
 from psycopg.types.json import Jsonb
 
-from bridge.errors import FlipRunning, StageConflict, UnknownInstrument
+from bridge.errors import StageConflict
 from bridge.ledger_rows import Direction, FlipRow, StepRow
-from bridge.stage import InstrumentStage, Stage, StageSnapshot
-from bridge.store import Cursor, StoreConnection
-from shadow.legacy.mapping import InstrumentConfig
+from bridge.stage import InstrumentStage, Stage
+from bridge.stage_table import (
+    FLIP_COLUMNS,
+    STAGE_COLUMNS,
+    StageTable,
+    flip_of_row,
+    record_change,
+    refuse_unfinished_flip,
+    stage_conflict,
+    stage_of_row,
+)
+from bridge.store import Cursor
 
-# Serialises whoever changes a stage row, so that a row's version never commits after a higher one.
-_STAGE_LOCK = (0x52535743 >> 1, 1)
-_STAGE_COLUMNS = "symbol, instrument, stage, epoch, holding"
-_FLIP_COLUMNS = """id, symbol, direction, epoch_from, epoch_to, state, actor, reason, hold_ms,
-    extract(epoch FROM started_at)::float8 AS started_at_s,
-    extract(epoch FROM ended_at)::float8 AS ended_at_s"""
 _STEP_COLUMNS = """n, step, state, detail, extract(epoch FROM intended_at)::float8 AS intended_at_s,
     extract(epoch FROM ended_at)::float8 AS ended_at_s"""
 
 
-class Ledger(StoreConnection):
-    # Stages
-
-    async def snapshot(self) -> StageSnapshot:
-        async with self.cursor() as cursor:
-            await cursor.execute(f"SELECT {_STAGE_COLUMNS}, version FROM railswitch.stage")
-            rows = await cursor.fetchall()
-        version = max((row.pop("version") for row in rows), default=0)
-        stages = [_stage(row) for row in rows]
-        return StageSnapshot(version=version, instruments={one.symbol: one for one in stages})
-
-    async def stage(self, symbol: str) -> InstrumentStage:
-        """Raises UnknownInstrument, which names the known ones."""
-        known = (await self.snapshot()).instruments
-        if symbol not in known:
-            raise UnknownInstrument(
-                f"no instrument {symbol!r}; configured are {', '.join(sorted(known)) or 'none'}"
-            )
-        return known[symbol]
-
-    async def add_missing(self, instruments: Sequence[InstrumentConfig]) -> None:
-        """Inserts stage rows (off, epoch 0). Raises StageConflict when a number means another
-        symbol now.
-        """
-        async with self._changing() as cursor:
-            for one in instruments:
-                await cursor.execute(
-                    "INSERT INTO railswitch.stage (symbol, instrument, stage, epoch)"
-                    " VALUES (%s, %s, 'off', 0) ON CONFLICT DO NOTHING",
-                    (one.symbol, one.id),
-                )
-                await cursor.execute(
-                    "SELECT symbol, instrument FROM railswitch.stage"
-                    " WHERE symbol = %s OR instrument = %s",
-                    (one.symbol, one.id),
-                )
-                if await cursor.fetchall() != [{"symbol": one.symbol, "instrument": one.id}]:
-                    raise StageConflict(
-                        f"instrument {one.symbol} is configured with id {one.id}, but the control "
-                        "store has it otherwise: an instrument's id can't change; set it back"
-                    )
-
-    async def change_stage(
-        self, current: InstrumentStage, wanted: Stage, *, actor: str, reason: str
-    ) -> InstrumentStage:
-        """To `wanted` at the next epoch, if the row is still `current`. Raises StageConflict,
-        FlipRunning.
-        """
-        async with self._changing() as cursor:
-            await _refuse_unfinished(cursor, current.symbol)
-            await cursor.execute(
-                "UPDATE railswitch.stage SET stage = %s, epoch = epoch + 1, changed_at = now(),"
-                " version = nextval('railswitch.stage_version')"
-                " WHERE symbol = %s AND stage = %s AND epoch = %s AND holding = 0"
-                f" RETURNING {_STAGE_COLUMNS}",
-                (wanted, current.symbol, current.stage, current.epoch),
-            )
-            row = await cursor.fetchone()
-            if row is None:
-                raise _conflict(current.symbol)
-            changed = _stage(row)
-            await _record(cursor, current.stage, changed, actor, reason)
-            return changed
-
-    async def last_change(self, symbol: str) -> tuple[str, str] | None:
-        """The newest (stage_from, stage_to) of the instrument's history."""
-        async with self.cursor() as cursor:
-            await cursor.execute(
-                "SELECT stage_from, stage_to FROM railswitch.stage_history WHERE symbol = %s"
-                " ORDER BY id DESC LIMIT 1",
-                (symbol,),
-            )
-            row = await cursor.fetchone()
-        return None if row is None else (row["stage_from"], row["stage_to"])
-
-    async def ever_live(self) -> bool:
-        async with self.cursor() as cursor:
-            await cursor.execute(
-                "SELECT EXISTS (SELECT 1 FROM railswitch.flip"
-                " WHERE direction = 'flip' AND state IN ('committed', 'done')) AS live"
-            )
-            row = await cursor.fetchone()
-        return bool(row and row["live"])
-
-    # Flips
+class Ledger(StageTable):
+    """The stage table, and what is under way with it."""
 
     async def refuse_unfinished(self, symbol: str) -> None:
         """Raises FlipRunning while a flip or rollback of the instrument has not ended."""
         async with self.cursor() as cursor:
-            await _refuse_unfinished(cursor, symbol)
+            await refuse_unfinished_flip(cursor, symbol)
 
     async def begin(
         self,
@@ -134,18 +52,18 @@ class Ledger(StoreConnection):
         evidence: Any,
     ) -> FlipRow:
         """Raises FlipRunning (who, since when), StageConflict when the row is no longer `stage`."""
-        async with self._changing() as cursor:
-            await _refuse_unfinished(cursor, stage.symbol)
+        async with self.changing() as cursor:
+            await refuse_unfinished_flip(cursor, stage.symbol)
             await cursor.execute(
-                f"SELECT {_STAGE_COLUMNS} FROM railswitch.stage WHERE symbol = %s", (stage.symbol,)
+                f"SELECT {STAGE_COLUMNS} FROM railswitch.stage WHERE symbol = %s", (stage.symbol,)
             )
             row = await cursor.fetchone()
-            if row is None or _stage(row) != stage:
-                raise _conflict(stage.symbol)
+            if row is None or stage_of_row(row) != stage:
+                raise stage_conflict(stage.symbol)
             await cursor.execute(
                 "INSERT INTO railswitch.flip"
                 " (symbol, direction, epoch_from, epoch_to, state, actor, reason, evidence)"
-                f" VALUES (%s, %s, %s, %s, 'running', %s, %s, %s) RETURNING {_FLIP_COLUMNS}",
+                f" VALUES (%s, %s, %s, %s, 'running', %s, %s, %s) RETURNING {FLIP_COLUMNS}",
                 (
                     stage.symbol,
                     direction,
@@ -156,7 +74,7 @@ class Ledger(StoreConnection):
                     Jsonb(msgspec.to_builtins(evidence)),
                 ),
             )
-            return _flip(await cursor.fetchone())
+            return flip_of_row(await cursor.fetchone())
 
     async def intend(self, flip: FlipRow, step: str, *, durable: bool) -> int:
         """Writes down that `step` will now be taken; its number. Raises StageConflict when another
@@ -208,7 +126,7 @@ class Ledger(StoreConnection):
 
     async def hold(self, flip: FlipRow) -> None:
         """The stage row says that proxies must hold. Raises StageConflict."""
-        async with self._changing() as cursor:
+        async with self.changing() as cursor:
             await _still(cursor, flip)
             await cursor.execute(
                 "UPDATE railswitch.stage SET holding = %s,"
@@ -217,11 +135,11 @@ class Ledger(StoreConnection):
                 (flip.id, flip.symbol, flip.epoch_from),
             )
             if cursor.rowcount != 1:
-                raise _conflict(flip.symbol)
+                raise stage_conflict(flip.symbol)
 
     async def commit(self, flip: FlipRow, wanted: Stage) -> FlipRow:
         """The point of no return: stage and epoch change, the hold stays. Raises StageConflict."""
-        async with self._changing() as cursor:
+        async with self.changing() as cursor:
             await _still(cursor, flip)
             await cursor.execute(
                 "SELECT stage FROM railswitch.stage"
@@ -230,21 +148,21 @@ class Ledger(StoreConnection):
             )
             before = await cursor.fetchone()
             if before is None:
-                raise _conflict(flip.symbol)
+                raise stage_conflict(flip.symbol)
             await cursor.execute(
                 "UPDATE railswitch.stage SET stage = %s, epoch = %s, changed_at = now(),"
                 " version = nextval('railswitch.stage_version') WHERE symbol = %s"
-                f" RETURNING {_STAGE_COLUMNS}",
+                f" RETURNING {STAGE_COLUMNS}",
                 (wanted, flip.epoch_to, flip.symbol),
             )
-            changed = _stage(await cursor.fetchone())
+            changed = stage_of_row(await cursor.fetchone())
             reason = flip.reason or f"{flip.direction} {flip.id}"
-            await _record(cursor, before["stage"], changed, flip.actor, reason)
+            await record_change(cursor, before["stage"], changed, flip.actor, reason)
             return await _decide(cursor, flip, "committed", flip.reason)
 
     async def abandon(self, flip: FlipRow, reasons: Sequence[str]) -> FlipRow:
         """Decides that the flip leads back. Raises StageConflict when it was decided already."""
-        async with self._changing() as cursor:
+        async with self.changing() as cursor:
             await _still(cursor, flip)
             started = [f"{flip.reason} (why it was started)"] if flip.reason else []
             return await _decide(cursor, flip, "aborted", "; ".join([*reasons, *started]))
@@ -253,7 +171,7 @@ class Ledger(StoreConnection):
         """Ends the hold; with `epoch`, the stage row goes there first. Taken twice, it changes
         nothing.
         """
-        async with self._changing() as cursor:
+        async with self.changing() as cursor:
             await cursor.execute(
                 "SELECT epoch FROM railswitch.stage WHERE symbol = %s AND holding = %s",
                 (flip.symbol, flip.id),
@@ -264,30 +182,30 @@ class Ledger(StoreConnection):
             await cursor.execute(
                 "UPDATE railswitch.stage SET holding = 0, epoch = greatest(epoch, %s),"
                 " changed_at = now(), version = nextval('railswitch.stage_version')"
-                f" WHERE symbol = %s RETURNING {_STAGE_COLUMNS}",
+                f" WHERE symbol = %s RETURNING {STAGE_COLUMNS}",
                 (epoch or 0, flip.symbol),
             )
-            changed = _stage(await cursor.fetchone())
+            changed = stage_of_row(await cursor.fetchone())
             if changed.epoch != row["epoch"]:
                 reason = f"{flip.direction} {flip.id} undone: {flip.reason}"
-                await _record(cursor, changed.stage, changed, flip.actor, reason)
+                await record_change(cursor, changed.stage, changed, flip.actor, reason)
 
     async def raise_epoch(self, flip: FlipRow, epoch: int) -> None:
         """The stage row goes to `epoch`, still holding; for an undone rollback, before the engine
         opens.
         """
-        async with self._changing() as cursor:
+        async with self.changing() as cursor:
             await cursor.execute(
                 "UPDATE railswitch.stage SET epoch = %s, changed_at = now(),"
                 " version = nextval('railswitch.stage_version')"
-                f" WHERE symbol = %s AND holding = %s AND epoch < %s RETURNING {_STAGE_COLUMNS}",
+                f" WHERE symbol = %s AND holding = %s AND epoch < %s RETURNING {STAGE_COLUMNS}",
                 (epoch, flip.symbol, flip.id, epoch),
             )
             row = await cursor.fetchone()
             if row is not None:
                 reason = f"{flip.direction} {flip.id} undone: {flip.reason}"
-                changed = _stage(row)
-                await _record(cursor, changed.stage, changed, flip.actor, reason)
+                changed = stage_of_row(row)
+                await record_change(cursor, changed.stage, changed, flip.actor, reason)
 
     async def finish(self, flip: FlipRow, hold_ms: float | None) -> FlipRow:
         """All that the decision asked for is done. Without `hold_ms` it is taken from the steps'
@@ -308,26 +226,26 @@ class Ledger(StoreConnection):
     async def flip(self, flip_id: int) -> FlipRow:
         async with self.cursor() as cursor:
             await cursor.execute(
-                f"SELECT {_FLIP_COLUMNS} FROM railswitch.flip WHERE id = %s", (flip_id,)
+                f"SELECT {FLIP_COLUMNS} FROM railswitch.flip WHERE id = %s", (flip_id,)
             )
-            return _flip(await cursor.fetchone())
+            return flip_of_row(await cursor.fetchone())
 
     async def unfinished(self) -> list[FlipRow]:
         async with self.cursor() as cursor:
             await cursor.execute(
-                f"SELECT {_FLIP_COLUMNS} FROM railswitch.flip WHERE ended_at IS NULL ORDER BY id"
+                f"SELECT {FLIP_COLUMNS} FROM railswitch.flip WHERE ended_at IS NULL ORDER BY id"
             )
-            return [_flip(row) for row in await cursor.fetchall()]
+            return [flip_of_row(row) for row in await cursor.fetchall()]
 
     async def newest_flip(self, symbol: str) -> FlipRow | None:
         async with self.cursor() as cursor:
             await cursor.execute(
-                f"SELECT {_FLIP_COLUMNS} FROM railswitch.flip WHERE symbol = %s"
+                f"SELECT {FLIP_COLUMNS} FROM railswitch.flip WHERE symbol = %s"
                 " ORDER BY id DESC LIMIT 1",
                 (symbol,),
             )
             row = await cursor.fetchone()
-        return None if row is None else _flip(row)
+        return None if row is None else flip_of_row(row)
 
     async def steps(self, flip_id: int) -> list[StepRow]:
         async with self.cursor() as cursor:
@@ -336,8 +254,6 @@ class Ledger(StoreConnection):
                 (flip_id,),
             )
             return [msgspec.convert(row, StepRow) for row in await cursor.fetchall()]
-
-    # What the shadow wrote, and a flip waits for
 
     async def marker_consumed(self, symbol: str) -> int:
         """Flip id of the newest fence marker before which the shadow has compared everything; 0:
@@ -363,12 +279,6 @@ class Ledger(StoreConnection):
             row = await cursor.fetchone()
         return int(row["n"]) if row else 0
 
-    @asynccontextmanager
-    async def _changing(self) -> AsyncIterator[Cursor]:
-        async with self.transaction() as cursor:
-            await cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", _STAGE_LOCK)
-            yield cursor
-
 
 async def _still(cursor: Cursor, flip: FlipRow) -> None:
     """The flip is undecided. Locks its row."""
@@ -387,47 +297,7 @@ async def _decide(
 ) -> FlipRow:
     await cursor.execute(
         "UPDATE railswitch.flip SET state = %s, reason = %s WHERE id = %s"
-        f" RETURNING {_FLIP_COLUMNS}",
+        f" RETURNING {FLIP_COLUMNS}",
         (state, reason, flip.id),
     )
-    return _flip(await cursor.fetchone())
-
-
-async def _refuse_unfinished(cursor: Cursor, symbol: str) -> None:
-    await cursor.execute(
-        f"SELECT {_FLIP_COLUMNS} FROM railswitch.flip WHERE symbol = %s AND ended_at IS NULL",
-        (symbol,),
-    )
-    row = await cursor.fetchone()
-    if row is not None:
-        flip = _flip(row)
-        since = datetime.fromtimestamp(flip.started_at_s, UTC).isoformat(timespec="seconds")
-        raise FlipRunning(
-            f"a {flip.direction} of {symbol} is running already: number {flip.id}, started by "
-            f"{flip.actor} at {since}; wait for it, see `railswitch status`"
-        )
-
-
-async def _record(
-    cursor: Cursor, stage_from: str, changed: InstrumentStage, actor: str, reason: str
-) -> None:
-    await cursor.execute(
-        "INSERT INTO railswitch.stage_history (symbol, stage_from, stage_to, epoch, actor, reason)"
-        " VALUES (%s, %s, %s, %s, %s, %s)",
-        (changed.symbol, stage_from, changed.stage, changed.epoch, actor, reason),
-    )
-
-
-def _conflict(symbol: str) -> StageConflict:
-    return StageConflict(
-        f"the stage of {symbol} has changed in the meantime: look at `railswitch status` and try "
-        "again"
-    )
-
-
-def _stage(row: dict[str, Any] | None) -> InstrumentStage:
-    return msgspec.convert(row, InstrumentStage)
-
-
-def _flip(row: dict[str, Any] | None) -> FlipRow:
-    return msgspec.convert(row, FlipRow)
+    return flip_of_row(await cursor.fetchone())

@@ -40,18 +40,21 @@ STORE_CONNECT_S = 5
 STORE_STATEMENT_MS = 10_000
 STORE_IDLE_S = 1.0  # a connection unused for longer is tried before it is used
 
-# Proxy, heads: what Puma accepts (80 KiB of head, 10 KiB of target) with a margin below it, so that the refusal is ours.
+# Proxy, heads: what Puma accepts (80 KiB of head, 10 KiB of target) with a margin below it, so that
+# the refusal is ours.
 HEAD_BYTES_MAX = 64 * 1024
 TARGET_BYTES_MAX = 10 * 1024
 HEADER_NAMES_KNOWN_MAX = 4096  # spellings of header names kept classified; a client may invent any
 PIPELINE_MAX = 1024  # requests read but not begun, of one connection; one read holds no more useful
 CLIENTS_MAX = 10_000  # connections of a worker; beyond it new ones are closed at once
 
-# Proxy, order entry: an order is a few hundred bytes; what is larger is no order that we could capture or answer.
+# Proxy, order entry: an order is a few hundred bytes; what is larger is no order that we could
+# capture or answer.
 ORDER_BODY_BYTES_MAX = 64 * 1024
 ANSWER_BODY_BYTES_MAX = 64 * 1024  # captured of an answer: an order with some hundred trades
 
-# Proxy, waiting. Puma keeps an idle connection for 20 s: ours ends first, so that a request never meets a closing one.
+# Proxy, waiting. Puma keeps an idle connection for 20 s: ours ends first, so that a request never
+# meets a closing one.
 CLIENT_HEAD_S = 20.0  # from the first byte of a head to its last
 CLIENT_IDLE_S = 75.0  # between two requests
 CLIENT_STALL_S = 60.0  # without a byte of a body, or without reading any of an answer
@@ -89,7 +92,8 @@ REDIS_ANSWER_S = 2.0  # slower counts as away
 assert TEE_BATCH_BYTES_MAX < TEE_BYTES_MAX
 assert ORDER_BODY_BYTES_MAX + ANSWER_BODY_BYTES_MAX < TEE_BATCH_BYTES_MAX
 
-# Holds: a flip's budget is 1 s; by 5 s whoever announced the hold is gone, and the control store is asked.
+# Holds: a flip's budget is 1 s; by 5 s whoever announced the hold is gone, and the control store is
+# asked.
 HOLD_REQUESTS_MAX = 10_000  # of one instrument in one worker: 5 s of 2,000 orders/s
 HOLD_S = 5.0
 HOLD_RETRY_AFTER_S = 1  # what a client that found no room is told

@@ -70,7 +70,9 @@ def placed(symbol: str, events: Sequence[Event], at_ns: int) -> OrderView | Reas
 def canceled(
     symbol: str, event: Event, at_ns: int, *, qty_lots: int, created_at_us: int
 ) -> OrderView:
-    """The view of a canceled order from its CANCELED event; what was ordered, and when, comes from elsewhere."""
+    """The view of a canceled order from its CANCELED event; what was ordered, and when, comes from
+    elsewhere.
+    """
     return OrderView(
         order_id=event.order_id,
         symbol=symbol,

@@ -20,11 +20,12 @@ Answer = tuple[int, bytes]  # status, body
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:?\d\d| UTC)?")
 _DIGIT = re.compile(r"\d")
+_USUAL_TIME = re.compile(rb'"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"')
 _json = msgspec.json.Decoder(float_hook=str)  # no float: 1.10 and 1.1 are two texts
 
 
 def compare_answer(legacy: Answer, engine: Answer) -> tuple[Difference, ...]:
-    if legacy == engine:
+    if legacy[0] == engine[0] and _without_times(legacy[1]) == _without_times(engine[1]):
         return ()
     if legacy[0] != engine[0]:
         return (_difference("status", legacy[0], engine[0]),)
@@ -34,6 +35,11 @@ def compare_answer(legacy: Answer, engine: Answer) -> tuple[Difference, ...]:
         return (_difference("body", _text(legacy[1]), _text(engine[1])),)
     found = _first_difference("body", *bodies)
     return () if found is None else (_difference(*found),)
+
+
+def _without_times(body: bytes) -> bytes:
+    """Nearly all answers are found equal by this alone, without being taken apart."""
+    return _USUAL_TIME.sub(b'"time"', body)
 
 
 def _first_difference(path: str, legacy: Any, engine: Any) -> tuple[str, Any, Any] | None:

@@ -16,6 +16,7 @@ from shadow.errors import LoadFailed, ShadowError
 from shadow.feed import Feed
 from shadow.instrument import Instrument, Run
 from shadow.limits import (
+    BOOK_CHECK_AGAIN_S,
     BOOK_CHECK_S,
     BOOK_CHECK_SNAPSHOT_S,
     RESYNC_AFTER_S,
@@ -114,6 +115,8 @@ class Books:
         loads, self._loads = self._loads, []
         checks, self._checks = self._checks, []
         if reading.cancelled():
+            if checks and not loads:
+                self._next_check_ns = self._clock.mono_ns() + int(BOOK_CHECK_AGAIN_S * _S)
             return
         error = reading.exception()
         if error is not None:

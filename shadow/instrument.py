@@ -104,7 +104,7 @@ class Instrument:
             self.since_ns = run.loaded_ns
         self.run = run
         self.loaded_lsn = lsn
-        self.epoch = epoch
+        self.epoch = self.wanted_epoch = epoch
         self.taint = taint
         self.loading = False
         self.following = True

@@ -86,13 +86,15 @@ VERDICTS_STORED_MAX = 10_000  # rows of one run, roots apart; all are counted
 BOOK_CHECK_S = 5.0  # as often as the books are compared
 BOOK_DIFFERENCES_KEPT_MAX = 20
 SNAPSHOT_S = 30.0  # waits for old transactions of the monolith to end, then reads
-BOOK_CHECK_SNAPSHOT_S = 3.0  # feeding stands still meanwhile: a check is not worth more
+BOOK_CHECK_SNAPSHOT_S = 0.5  # feeding stands still meanwhile: a check is not worth more
+BOOK_CHECK_AGAIN_S = 20.0  # after one that took longer, since a long transaction may go on
 RESYNC_AFTER_S = 2.0  # after the first divergence: long enough to see what follows from it
 RESYNC_S = 5.0  # the shortest time between two loads of one instrument
 RESYNCS_MAX = 500  # by itself, since it came into shadow: then a person must look
 RESYNC_UNREADABLE_S = 60.0  # an order that can't be read stays: looked at again so often
 LOAD_COMMANDS_MAX = 1_000  # of one batch
 LOAD_TIMEOUT_S = 60.0
+assert BOOK_CHECK_SNAPSHOT_S < BOOK_CHECK_S < BOOK_CHECK_AGAIN_S
 assert RESYNC_AFTER_S <= RESYNC_S <= RESYNC_UNREADABLE_S
 
 # Reading what was recorded.

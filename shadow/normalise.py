@@ -1,9 +1,10 @@
-"""What an order-entry request asks for: an exact command, or the refusal that the monolith would give.
+"""What an order-entry request asks for: an exact command, or the refusal that the monolith would
+give.
 
-Pure. The proxy answers live orders by it and the comparison judges by it, so that what earned the parity score is what
-answers after the flip. The rules are Rails' own: parameters of the body, then the query, then the path, the later ones
-winning; a JSON body may leave out the root that the controller wraps its parameters in; every invalid field is named,
-each with its first message only.
+Pure. The proxy answers live orders by it and the comparison judges by it, so that what earned the
+parity score is what answers after the flip. The rules are Rails' own: parameters of the body, then
+the query, then the path, the later ones winning; a JSON body may leave out the root that the
+controller wraps its parameters in; every invalid field is named, each with its first message only.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Fields(msgspec.Struct, frozen=True, kw_only=True):
-    """The raw values of a request by our names; a name is absent when the request doesn't give it."""
+    """The raw values of a request by our names; absent is what the request doesn't give."""
 
     route: Route
     values: dict[str, object]  # scalars as JSON had them (fractions as text); None was null
@@ -101,8 +102,8 @@ def place_command(
 ) -> Command | Refusal:
     """`scale` is None where the request's symbol is no instrument of ours: then it is refused.
 
-    An account of 0 is refused with 401 whatever the fields are; callers that have not read the body yet may test that
-    before they do.
+    An account of 0 is refused with 401 whatever the fields are; callers that have not read the body
+    yet may test that before they do.
     """
     if not account:
         return Refusal(status=401)
@@ -242,7 +243,7 @@ def _whole_steps(number: Decimal, name: str, grid: _Grid, errors: dict[str, str]
     elif number > back(most):
         errors[name] = f"must be less than or equal to {_plain(back(most))}"
     else:
-        return convert(format(number, "f"))
+        return convert(_plain(number))
     return 0
 
 

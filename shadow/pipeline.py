@@ -84,8 +84,11 @@ class Pipeline:
         scales: Mapping[str, Scale],
         known: Sequence[Rule] = (),
         clock: Clock = SYSTEM_CLOCK,
+        judged: Callable[[str, int], None] = lambda symbol, commit_lsn: None,
     ) -> None:
-        """`changes` makes a stream that has not been opened: after a failure a new one is made."""
+        """`changes` makes a stream that has not been opened: after a failure a new one is made.
+        `judged` hears of every verdict, by transaction and instrument: for measurements.
+        """
         self._changes = changes
         self._captures = captures
         self._feed_client = feed_client
@@ -95,6 +98,7 @@ class Pipeline:
         self._scales = scales
         self._known = known
         self._clock = clock
+        self._judged = judged
         self._exchanges = Exchanges(mapping, scales)
         self._judge = Judge(self._exchanges, scales, render)
         self._instruments: dict[str, Instrument] = {}
@@ -158,6 +162,7 @@ class Pipeline:
             clock=clock,
             captures_read_ns=lambda: self._reader.read_until_ns,
             diverged=lambda instrument: self._books.want_resync(instrument),
+            judged=self._judged,
         )
         self._reader = CaptureReader(
             captures=self._captures,

@@ -33,9 +33,12 @@ class Settler:
         clock: Clock,
         captures_read_ns: Callable[[], int],
         diverged: Callable[[Instrument], None],
+        judged: Callable[[str, int], None],
     ) -> None:
         """`captures_read_ns`: monotonic time up to which every capture has been read. `diverged` is
-        called when an instrument's newest run has met its first divergence."""
+        called when an instrument's newest run has met its first divergence, `judged` with symbol
+        and commit_lsn whenever all that a transaction did with an instrument has its verdict.
+        """
         self._judge = judge
         self._joins = joins
         self._claims = claims
@@ -44,6 +47,7 @@ class Settler:
         self._clock = clock
         self._captures_read_ns = captures_read_ns
         self._diverged = diverged
+        self._judged = judged
 
     def advance(self, instrument: Instrument) -> None:
         """Judges what can be judged, in the order in which it was fed."""
@@ -60,6 +64,7 @@ class Settler:
             if group.tx is not None:
                 group.tx.open_groups -= 1
                 instrument.applied_lsn = group.lsn
+                self._judged(instrument.symbol, group.lsn)
             instrument.is_changed = True
 
     def refused_place(self, instrument: Instrument, held: Held) -> None:

@@ -44,7 +44,7 @@ class Store:
 
     def __init__(self, url: str, *, shadow: str = "shadow", slot: str = "railswitch") -> None:
         """`shadow` names the group of instruments that this process follows."""
-        self._url = url
+        self.url = url
         self._shadow = shadow
         self._slot = slot
         self._writer = secrets.token_hex(8)
@@ -203,7 +203,7 @@ class Store:
     async def _connected(self) -> psycopg.AsyncConnection[Any]:
         if self._connection is None or self._connection.closed:
             self._connection = await psycopg.AsyncConnection.connect(
-                self._url,
+                self.url,
                 autocommit=True,
                 connect_timeout=CONNECT_S,
                 options=f"-c statement_timeout={STORE_STATEMENT_MS}",

@@ -35,6 +35,7 @@ from bridge.stage import STAGES_KEY, InstrumentStage, Stage, StageSnapshot, enco
 from shadow.capture import CAPTURE_STREAM
 
 WARM_UP_S = 0.3
+ALONE_S = 0.5  # of the measurement of one connection alone
 _TURNS = ("direct", "proxy", "proxy", "direct")
 
 _BODY = (
@@ -74,7 +75,10 @@ async def run(*, seconds: float, connections: int = 32) -> dict[str, Any]:
                 await asyncio.to_thread(turn.run)
                 turn.worker_cpu_percent = meter.read()["cpu_percent"]["service"]
                 turns[way].append(turn)
-            captured = await _captured(capture_stream, sum(len(t.all) for t in turns["proxy"]))
+            alone = {way: await _alone(ports[way]) for way in ("direct", "proxy")}
+            captured = await _captured(
+                capture_stream, sum(len(t.all) for t in [*turns["proxy"], alone["proxy"]])
+            )
     finally:
         shutil.rmtree(place, ignore_errors=True)
     direct, proxy = _report(turns["direct"]), _report(turns["proxy"])
@@ -86,7 +90,7 @@ async def run(*, seconds: float, connections: int = 32) -> dict[str, Any]:
         "seconds_each_turn": seconds,
         "direct": direct,
         "proxy": proxy | {"worker_cpu_us_per_request": _cpu_us(turns["proxy"])},
-        "added_us": {name: round(proxy[name] - direct[name], 1) for name in ("p50_us", "p99_us")},
+        "one_connection_alone": _added(_report([alone["direct"]]), _report([alone["proxy"]])),
         "captured": captured,
     }
 
@@ -123,9 +127,8 @@ class _Turn:
         self.measured = self.all[warm:]
         for caller in callers:
             caller.stopping = True
-        while any(caller.waiting for caller in callers):
-            await asyncio.sleep(0.001)
         for caller in callers:
+            await caller.idle.wait()
             caller.transport.close()
 
 
@@ -133,7 +136,7 @@ class _Caller(asyncio.Protocol):
     def __init__(self, latencies_ns: list[int]) -> None:
         self.transport: asyncio.Transport = None  # type: ignore[assignment]  # until connected
         self.stopping = False
-        self.waiting = False
+        self.idle = asyncio.Event()
         self._latencies_ns = latencies_ns
         self._sent_ns = 0
         self._got = b""
@@ -142,7 +145,6 @@ class _Caller(asyncio.Protocol):
         self.transport = transport  # type: ignore[assignment]
 
     def begin(self) -> None:
-        self.waiting = True
         self._sent_ns = time.perf_counter_ns()
         self.transport.write(_REQUEST)
 
@@ -154,8 +156,9 @@ class _Caller(asyncio.Protocol):
         if not self._got.startswith(b"HTTP/1.1 201 "):
             raise StartFailed(f"the bench was answered {self._got[:80]!r}")
         self._got = b""
-        self.waiting = False
-        if not self.stopping:
+        if self.stopping:
+            self.idle.set()
+        else:
             self.begin()
 
 
@@ -190,6 +193,21 @@ def _report(turns: list[_Turn]) -> dict[str, Any]:
         "p50_us": at(0.5),
         "p99_us": at(0.99),
         "p999_us": at(0.999),
+    }
+
+
+async def _alone(port: int) -> _Turn:
+    turn = _Turn(port, 1, ALONE_S)
+    await asyncio.to_thread(turn.run)
+    return turn
+
+
+def _added(direct: dict[str, Any], proxy: dict[str, Any]) -> dict[str, Any]:
+    """What the proxy adds to an order when nothing waits for anything else."""
+    return {
+        name: {"direct": direct[name], "proxy": proxy[name], "added": added}
+        for name in ("p50_us", "p99_us")
+        for added in [round(proxy[name] - direct[name], 1)]
     }
 
 

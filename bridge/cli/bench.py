@@ -24,7 +24,7 @@ PARTS = {
     "core": "the engine in process: batches of commands, no socket, no journal",
     "engine": "the engine service over loopback, durable before each answer",
     "proxy": "the proxy, beside a direct connection",
-    "verdict": "the shadow: from the monolith's commit to the verdict",
+    "pipeline": "the comparison: from the monolith's commit to the verdict",
 }
 
 DESCRIPTION = """\
@@ -39,15 +39,18 @@ EXAMPLE = """\
   railswitch bench engine --rate 1000000 --seconds 60
   railswitch bench core --json > bench-core.json"""
 
+_ENGINE_RATE = 100_000
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     what = "; ".join(f"{name}: {summary}" for name, summary in PARTS.items())
     parser.add_argument("part", nargs="*", help=f"{what} (default: all)")
-    parser.add_argument("--rate", type=int, help="offered per second")
-    parser.add_argument("--seconds", type=float, default=5.0, help="how long each (5)")
+    parser.add_argument("--rate", type=int, help=f"offered to engine per second ({_ENGINE_RATE})")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of engine, and of proxy (5)")
     parser.add_argument("--commands", type=int, default=2_000_000, help="of core (2000000)")
     parser.add_argument("--connections", type=int, default=32, help="of proxy (32)")
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--operations", type=int, default=20_000, help="of pipeline (20000)")
+    parser.add_argument("--seed", type=int, default=1, help="of core")
     parser.add_argument("--implementation", default="", help="rust or python (default: as `up`)")
     parser.add_argument(
         "--directory",
@@ -56,9 +59,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="decides which disk is measured (./bench-data); what is written there is removed",
     )
     add_json_option(parser)
-
-
-_RATES = {"engine": 100_000, "proxy": 1_000, "verdict": 500}
 
 
 def run(args: argparse.Namespace) -> Exit:
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> Exit:
     results: dict[str, Any] = {}
     for part in parts:
         options = {**vars(args), "implementation": implementation}
-        options["rate"] = args.rate or _RATES.get(part, 0)
+        options["rate"] = args.rate or _ENGINE_RATE
         with progress(f"measuring: {PARTS[part]}", quiet=args.json):
             results[part] = _measure(part, options)
         if not args.json:

@@ -1,7 +1,7 @@
 """The monolith's words: statuses, JSON bodies, decimals and times as Rails writes them. Pure.
 
-`Dialect` is made once from the mapping; its methods return `(status, body)`. The comparison renders with it what the
-client would have read, while the monolith still answers.
+`Dialect` is made once from the mapping; its methods return `(status, body)`. The comparison renders
+with it what the client would have read, while the monolith still answers.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Dialect:
         return self._responses.canceled_status, self._render(view)
 
     def render_refusal(self, refusal: Refusal) -> Rendered:
-        """Fields with messages as ActiveModel::Errors writes them, else the framework's own body."""
+        """Messages as ActiveModel::Errors writes them, else the framework's own body."""
         if refusal.errors:
             errors: dict[str, list[str]] = {}
             for field, message in refusal.errors:

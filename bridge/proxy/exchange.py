@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 class Exchange:
     """Filled in by the client's connection as it reads, and by the upstream's as it answers.
 
-    Mutable on purpose: it is made and dropped for each request of the hot path, and one event loop owns it.
+    Mutable on purpose: it is made and dropped for each request of the hot path, and one event loop
+    owns it.
     """
 
     __slots__ = (
         "answered_mono_ns",
+        "at_engine",
         "awaits_continue",
         "body",
         "body_size",
@@ -81,6 +83,7 @@ class Exchange:
         self.body_size = 0
         self.symbol: str | None = None  # of an order entry, once it is known
         self.held_since = 0.0  # loop clock; 0.0: it never had to wait
+        self.at_engine = False  # its command is under way there, whether its client stays or not
         self.started = False  # its turn has come
         self.collecting = False  # the body is read first, to find the instrument
         self.request_done = False
@@ -95,7 +98,9 @@ class Exchange:
         self.answered_mono_ns = 0
 
     def keep(self, data: bytes) -> None:
-        """Keeps a piece of an order entry's body. Too large, it is forgotten whole: never a part of it."""
+        """Keeps a piece of an order entry's body. Too large, it is forgotten whole: never a part of
+        it.
+        """
         self.body_size += len(data)
         if self.body is not None:
             if self.body_size > ORDER_BODY_BYTES_MAX:

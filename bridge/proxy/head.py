@@ -1,7 +1,7 @@
 """Header fields: which of them concern a proxy, and the heads that it writes itself. Pure.
 
-A field that concerns nobody passes unchanged, in its place. What is between a client and us, or between us and the
-monolith, alone is dropped (RFC 9110 section 7.6.1).
+A field that concerns nobody passes unchanged, in its place. What is between a client and us, or
+between us and the monolith, alone is dropped (RFC 9110 section 7.6.1).
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ class HeaderKinds(dict[bytes, int]):
         return kind
 
 
-# What a client may not have dropped by naming it in Connection: how the message is read, and who sent it.
+# What a client may not have dropped by naming it in Connection: how the message is read, and who
+# sent it.
 _PROTECTED = frozenset(
     {b"host", b"content-length", b"transfer-encoding", b"x-forwarded-for", b"x-request-id"}
 )
@@ -82,7 +83,9 @@ def nominated(connection: set[bytes]) -> set[bytes]:
 
 
 def without(lines: list[bytes], names: set[bytes]) -> list[bytes]:
-    """`lines` (name, ": ", value, CRLF, and so on) less the fields with these names, given in lower case."""
+    """`lines` (name, ": ", value, CRLF, and so on) less the fields with these names, given in lower
+    case.
+    """
     if not names:
         return lines
     kept: list[bytes] = []

@@ -104,7 +104,7 @@ class LegacyOrders:
                     try:
                         return await self._ask_on(self._idle.pop(), query, params)
                     except psycopg.OperationalError:
-                        continue  # it broke while it was idle; what is asked here may be asked twice
+                        continue  # it broke while idle; what is asked here may be asked twice
                 return await self._ask_on(await database.connect(self._url), query, params)
         except (psycopg.Error, LegacyUnavailable, OSError, TimeoutError) as error:
             raise LegacyLookupFailed(

@@ -141,7 +141,7 @@ def _reserved(settings: ProxySettings) -> socket.socket:
 
 
 def _main() -> int:
-    """One worker process: settings come on standard input, lest its key shows in the process list."""
+    """One worker process. Settings come on standard input: the process list shows no key."""
     logging.basicConfig(format="proxy[%(process)d] %(levelname)s %(message)s")
     settings = msgspec.json.decode(sys.stdin.buffer.read(), type=ProxySettings)
     try:

@@ -85,8 +85,9 @@ class OrderDesk:
             self._decide(exchange)
 
     def left(self, exchange: Exchange) -> None:
-        """It is no longer under way: answered, failed or given up."""
-        self.holds.leave(exchange)
+        """It is no longer under way: answered, failed or given up. A command can't be given up."""
+        if not exchange.at_engine:
+            self.holds.leave(exchange)
 
     def learn(self, exchange: Exchange) -> None:
         """The instrument of an order that the monolith has just taken."""
@@ -158,6 +159,7 @@ class OrderDesk:
 
     def _to_engine(self, exchange: Exchange, stage: InstrumentStage) -> None:
         if exchange.client is not None:
+            exchange.at_engine = True
             self.holds.enter(exchange)
             self._spawn(self._answer_live(exchange, stage), exchange)
 
@@ -171,6 +173,7 @@ class OrderDesk:
                 order_id = order_id_of(fields) if fields else 0
                 reply = await self._live.cancel(exchange, order_id, stage)
         finally:
+            exchange.at_engine = False
             self.holds.leave(exchange)
         if reply is Elsewhere.BEHIND and self.holds.stage_of(stage.symbol) == stage:
             self._wait_for_news(exchange, stage.symbol)
@@ -213,10 +216,12 @@ class OrderDesk:
         if not stages:
             self._to_legacy(exchange)
             return
+        exchange.at_engine = True
         self.holds.enter(exchange)
         try:
             reply = await self._live.cancel_anywhere(exchange, order_id, stages)
         finally:
+            exchange.at_engine = False
             self.holds.leave(exchange)
         if reply is Elsewhere.BEHIND and stages == self.holds.live:
             self._wait_for_news(exchange, stages[0].symbol)

@@ -1,7 +1,9 @@
-"""Reads the requests of one connection: parses, checks, and writes them as the monolith will get them.
+"""Reads the requests of one connection: parses, checks, and writes them as the monolith will get
+them.
 
-llhttp in its strict mode refuses what two readers of HTTP could read differently: both lengths, lengths that differ, bare
-line feeds, folded fields, odd chunk sizes. What it lets pass and we don't is in `_check`.
+llhttp in its strict mode refuses what two readers of HTTP could read differently: both lengths,
+lengths that differ, bare line feeds, folded fields, odd chunk sizes. What it lets pass and we don't
+is in `_check`.
 """
 
 from __future__ import annotations
@@ -59,7 +61,9 @@ class RequestReader:
         self._body_follows = False  # llhttp stops after the head, though a body must be read
 
     def feed(self, data: bytes) -> None:
-        """Delivers what it finds. After a malformed request, which is delivered as refused, it has ended."""
+        """Delivers what it finds. After a malformed request, which is delivered as refused, it has
+        ended.
+        """
         if self.ended:
             return
         if self.switching:
@@ -212,7 +216,8 @@ class RequestReader:
         elif kind == head.CONTENT_TYPE:
             exchange.content_type = value
         elif kind == head.IDENTITY:
-            exchange.identity = value
+            # Several identities are none: Rack would read them as one unreadable value.
+            exchange.identity += b"," + value if exchange.identity else value
         self._lines += (name, head.COLON, value, head.CRLF)
 
     def _check(self, exchange: Exchange) -> None:
@@ -236,7 +241,9 @@ class RequestReader:
         return self._hosts == 1 or (exchange.version_10 and self._hosts == 0)
 
     def _is_absolute(self, target: bytes) -> bool:
-        """Absolute form, and of the host that the Host field names: whichever is read, it is the same."""
+        """Absolute form, and of the host that the Host field names: whichever is read, it is the
+        same.
+        """
         scheme, separator, rest = target.partition(b"://")
         authority = rest.partition(b"/")[0].partition(b"?")[0]
         if not separator or scheme.lower() not in (b"http", b"https"):
@@ -249,7 +256,7 @@ class RequestReader:
         return hosts == [authority]
 
     def _may_switch(self, exchange: Exchange) -> bool:
-        """Only a request without a body, and not to HTTP/2: a proxy answers for its own side alone."""
+        """Only without a body, and not to HTTP/2: a proxy answers for its own side alone."""
         has_body = exchange.chunked or self._length.strip() not in (b"", b"0")
         return exchange.method == b"GET" and not has_body and self._upgrade.lower() != b"h2c"
 
@@ -273,7 +280,9 @@ class RequestReader:
         exchange.out = [exchange.method, b" ", exchange.target, _HTTP_1_1, *lines, head.CRLF]
 
     def _read_body(self) -> None:
-        """Reads on as HTTP behind the head of a request whose wish to switch protocols is not passed on."""
+        """Reads on as HTTP behind the head of a request whose wish to switch protocols is not
+        passed on.
+        """
         self._body_follows = False
         self.switching = False
         exchange, rest = self.reading, self._rest

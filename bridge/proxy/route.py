@@ -15,7 +15,9 @@ Match = tuple[Route, dict[str, str]]
 
 
 class Router:
-    """Finds the route of a request. As in Rails, a format suffix, a trailing slash and doubled slashes don't matter."""
+    """Finds the route of a request. As in Rails, a format suffix, a trailing slash and doubled
+    slashes don't matter.
+    """
 
     def __init__(self, routes: Sequence[Route]) -> None:
         self._exact: dict[tuple[bytes, bytes], Match] = {}
@@ -27,7 +29,9 @@ class Router:
             self._patterns.setdefault(method, []).append((_pattern(route.path), route))
 
     def match(self, method: bytes, target: bytes) -> Match | None:
-        """`target` is the request target, in origin or absolute form. The first route that fits wins."""
+        """`target` is the request target, in origin or absolute form. The first route that fits
+        wins.
+        """
         found = self._exact.get((method, target))
         if found is not None:
             return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import socket
 from http import HTTPStatus
@@ -15,11 +16,12 @@ from bridge.proxy.dialect import render_status
 from bridge.proxy.exchange import Exchange
 from bridge.proxy.head import HeaderKinds
 from bridge.proxy.orders import OrderDesk
+from bridge.proxy.pool import UpstreamPool
 from bridge.proxy.route import Router
-from bridge.proxy.tee import Tee
-from bridge.proxy.upstream import UpstreamPool
+from bridge.proxy.tee import DEFECT, Tee
 from shadow.capture import Outcome
 
+_log = logging.getLogger(__name__)
 _BACKLOG = 1024
 
 
@@ -199,10 +201,18 @@ class Server:
         if exchange.sent_mono_ns:
             if exchange.status:
                 exchange.mark_answered()
+            self._record(exchange, outcome)
+        self.desk.left(exchange)
+
+    def _record(self, exchange: Exchange, outcome: Outcome) -> None:
+        """Whatever goes wrong in here is not the client's business."""
+        try:
             self.tee.offer(exchange, outcome)
             if exchange.route is not None and exchange.route.action == "place":
                 self.desk.learn(exchange)
-        self.desk.left(exchange)
+        except Exception:
+            self.tee.dropped[DEFECT] += 1
+            _log.exception("an order could not be captured")
 
     def _answer_status(self, exchange: Exchange, status: HTTPStatus) -> None:
         if exchange.client is not None:

@@ -39,6 +39,7 @@ REQUEST_TOO_LARGE = "request-too-large"
 ANSWER_TOO_LARGE = "answer-too-large"
 QUEUE_FULL = "queue-full"
 REDIS_AWAY = "redis-away"
+DEFECT = "defect"
 
 
 def connect(url: str) -> redis.Redis:

@@ -1,11 +1,12 @@
-"""One proxy worker: puts its parts together, serves, reports, and stops without cutting anyone off."""
+"""One proxy worker: puts its parts together, serves, reports, and stops cutting nobody off."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import msgspec
 
@@ -21,6 +22,8 @@ from bridge.proxy.tee import Tee
 from bridge.stage import InstrumentStage, WorkerReport
 from shadow.legacy.convert import scales
 from shadow.legacy.mapping import InstrumentConfig, Mapping
+
+_CANCEL_AGAIN_S = 0.1
 
 
 class ProxySettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,13 +128,10 @@ class _Worker:
             self.tee.stop(TEE_FLUSH_S)
             await shipping
         finally:
-            stopping.cancel()
-            for task in (*tasks, shipping):
-                task.cancel()
-            results = await asyncio.gather(*tasks, shipping, return_exceptions=True)
-        for result in results:
-            if isinstance(result, Exception):
-                raise result  # a part that must never end by itself did
+            await _ended((stopping, shipping, *tasks))
+        for task in (shipping, *tasks):
+            if not task.cancelled():
+                task.result()  # a part that must never end by itself may have failed
 
     async def report(self) -> None:
         holds, server, tee = self.desk.holds, self.server, self.tee
@@ -170,3 +170,12 @@ class _Worker:
             except TimeoutError:
                 continue
             self._news.clear()
+
+
+async def _ended(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancels until it is heard: the Redis client loses a cancellation now and then."""
+    pending = {task for task in tasks if not task.done()}
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=_CANCEL_AGAIN_S)

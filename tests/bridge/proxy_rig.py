@@ -33,7 +33,7 @@ MAPPING = CONFIG.mapping
 SCALES = scales(CONFIG.instruments)
 DIALECT = Dialect(MAPPING.responses, MAPPING.words, SCALES)
 NOWHERE = "redis://127.0.0.1:1/0"  # nothing listens there
-PATIENCE_S = 5.0
+PATIENCE_S = 20.0
 
 _T = TypeVar("_T")
 Handler = Callable[["Visit"], Awaitable[None]]
@@ -55,7 +55,9 @@ def run(work: Coroutine[Any, Any, _T]) -> _T:
 async def until(condition: Callable[[], object]) -> None:
     """Waits for what must become true."""
     async with asyncio.timeout(PATIENCE_S):
-        while not condition():
+        while True:
+            if condition():
+                return
             await asyncio.sleep(0.005)
 
 

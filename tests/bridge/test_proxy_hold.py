@@ -178,7 +178,9 @@ def test_other_instruments_under_way_do_not_keep_a_worker_from_draining() -> Non
     "unknown",
     [
         pytest.param(order()[:-5], id="half a body"),
-        pytest.param(request("DELETE", "/api/v1/orders/17", fields=FIELDS), id="a strange order id"),
+        pytest.param(
+            request("DELETE", "/api/v1/orders/17", fields=FIELDS), id="a strange order id"
+        ),
     ],
 )
 def test_what_may_be_of_the_instrument_keeps_a_worker_from_draining(unknown: bytes) -> None:
@@ -191,7 +193,9 @@ def test_what_may_be_of_the_instrument_keeps_a_worker_from_draining(unknown: byt
             front.set_stages(holding=5)
             assert front.desk.holds.drained == {}
             client.reset()
-            await until(lambda: front.desk.holds.drained == {"BTC-USD": 5} or front.server._detached)
+            await until(
+                lambda: front.desk.holds.drained == {"BTC-USD": 5} or front.server._detached
+            )
 
     run(story())
 
@@ -325,6 +329,25 @@ def test_a_live_instrument_drains_when_the_engine_has_answered() -> None:
             engine.go_on.set()
             await client.response()
             assert front.desk.holds.drained == {"BTC-USD": 6}
+
+    run(story())
+
+
+def test_a_command_under_way_counts_though_its_client_has_gone() -> None:
+    async def story() -> None:
+        engine = ScriptedEngine()
+        engine.go_on.clear()
+        async with between(response(b"x"), engine=engine) as (front, _):
+            with_ids(front)
+            front.set_stages(Stage.LIVE, epoch=2)
+            (client,) = await send_all(front, [order()])
+            await until(lambda: engine.commands)
+            client.reset()
+            await until(lambda: not front.server._clients)
+            front.set_stages(Stage.LIVE, epoch=2, holding=6)
+            assert front.desk.holds.drained == {}
+            engine.go_on.set()
+            await until(lambda: front.desk.holds.drained == {"BTC-USD": 6})
 
     run(story())
 

@@ -447,7 +447,10 @@ class NeverSure:
 def test_an_unknown_outcome_is_told_as_such_and_tried_nowhere_else(legacy_database: str) -> None:
     async def story() -> None:
         engine = NeverSure()
-        async with between(response(), engine=engine, legacy_url=legacy_database) as (front, script):
+        async with between(response(), engine=engine, legacy_url=legacy_database) as (
+            front,
+            script,
+        ):
             front.set_stages(Stage.LIVE, epoch=EPOCH)
             client = await front.client()
             status, head, _ = split(await client.ask(place()))

@@ -38,7 +38,9 @@ def taken(_: bytes = b"") -> bytes:
     return response(ANSWER, "201 Created", b"Set-Cookie: sesame")
 
 
-async def shipped(front: Front, url: str, work: Callable[[], object] | None = None) -> list[Capture]:
+async def shipped(
+    front: Front, url: str, work: Callable[[], object] | None = None
+) -> list[Capture]:
     """All captures that are on the stream once the tee has been stopped."""
     shipping = asyncio.create_task(front.tee.run())
     if work is not None:
@@ -93,7 +95,9 @@ def test_an_order_is_captured_whole_and_without_its_secrets(redis_url: str) -> N
 
 
 def test_chunked_bodies_are_captured_without_their_chunks(redis_url: str) -> None:
-    answer = b"HTTP/1.1 201 Created\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nX: 1\r\n\r\n"
+    answer = (
+        b"HTTP/1.1 201 Created\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nX: 1\r\n\r\n"
+    )
 
     async def story() -> None:
         async with between(answer, redis_url=redis_url) as (front, _):
@@ -272,6 +276,35 @@ def test_the_queue_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
             assert 0 < kept < 20
             assert front.tee.dropped == {tee_module.QUEUE_FULL: 100 - kept}
             assert [one.number for one in front.tee._queue] == list(range(1, kept + 1))
+
+    run(story())
+
+
+def test_a_defect_in_the_tee_is_not_the_client_s_business(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """T4."""
+
+    async def story() -> None:
+        async with between(taken) as (front, _):
+            client = await front.client()
+            monkeypatch.setattr(tee_module, "_size", None)
+            await trade(client, 3)
+            assert front.tee.captured == 3
+            assert front.tee.dropped == {tee_module.DEFECT: 3}
+
+    run(story())
+    assert "could not be captured" in caplog.text
+
+
+def test_several_identities_are_none() -> None:
+    async def story() -> None:
+        async with between(taken) as (front, _):
+            client = await front.client()
+            await client.ask(
+                request("POST", "/api/v1/orders", ORDER, [*FIELDS, ("x-member-id", "8")])
+            )
+            assert front.tee._queue[0].account == 0
 
     run(story())
 

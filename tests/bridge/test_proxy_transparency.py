@@ -479,7 +479,7 @@ def test_a_client_that_does_not_read_slows_the_monolith_down() -> None:
 
 def test_a_monolith_that_does_not_read_slows_the_client_down() -> None:
     read_on = asyncio.Event()
-    size = 50_000_000
+    size = 20_000_000
 
     async def monolith(visit: Visit) -> None:
         await visit.reader.readuntil(b"\r\n\r\n")

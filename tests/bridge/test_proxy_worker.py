@@ -141,7 +141,7 @@ def test_without_any_stage_it_does_not_guess(
     url = control_database if control == "empty" else NO_DATABASE
 
     async def story() -> None:
-        with pytest.raises(StageUnknown, match="no stage is known: .*start `railswitch up`"):
+        with pytest.raises(StageUnknown, match=r"no stage is known: .*start `railswitch up`"):
             async with serving(settings(1, redis_url, url)):
                 pass
 
@@ -233,6 +233,7 @@ def test_when_redis_is_silent_the_control_store_is_read(
 ) -> None:
     monkeypatch.setattr("bridge.proxy.stages.SNAPSHOT_AGE_S_MAX", 0.1)
     monkeypatch.setattr("bridge.proxy.worker.WORKER_REPORT_S", 0.05)
+    monkeypatch.setattr("bridge.proxy.worker.TEE_FLUSH_S", 0.1)
     write_stages(control_database)
 
     async def story() -> None:
@@ -300,7 +301,7 @@ def test_a_port_in_use_is_named(redis_url: str, control_database: str, workers: 
             wanted = msgspec.structs.replace(
                 settings(1, redis_url, control_database), listen_port=port
             )
-            with pytest.raises(PortInUse, match=f"127.0.0.1:{port}.*proxy.listen"):
+            with pytest.raises(PortInUse, match=rf"127\.0\.0\.1:{port}.*proxy\.listen"):
                 async with serving(wanted, workers=workers):
                     pass
 
