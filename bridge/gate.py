@@ -97,7 +97,7 @@ def mismatch_bound(compared: int) -> float:
 
 
 def coverage(evidence: Evidence) -> float | None:
-    """The share of what was seen that could be compared and agreed; None while nothing is settled."""
+    """The share of what was seen that agreed; None while nothing is settled."""
     settled = evidence.counts.seen - evidence.counts.pending
     return _agreed(evidence) / settled if settled > 0 else None
 
@@ -292,7 +292,7 @@ def _lag(evidence: Evidence, config: GateConfig) -> Check:
 def _latency(
     name: str, summary: LatencySummary, quantile_us: float, limit_us: float, resolves_at: int
 ) -> Check:
-    """With fewer than `resolves_at` samples the quantile is not resolved, so the maximum must do."""
+    """With fewer than `resolves_at` samples the maximum stands in for the quantile."""
     resolved = summary.count >= resolves_at
     value_us = quantile_us if resolved else summary.max_us
     what = "" if resolved else " (the maximum: too few samples for the quantile)"

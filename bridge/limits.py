@@ -95,6 +95,7 @@ assert ORDER_BODY_BYTES_MAX + ANSWER_BODY_BYTES_MAX < TEE_BATCH_BYTES_MAX
 # Holds: a flip's budget is 1 s; by 5 s whoever announced the hold is gone, and the control store is
 # asked.
 HOLD_REQUESTS_MAX = 10_000  # of one instrument in one worker: 5 s of 2,000 orders/s
+HOLD_BYTES_MAX = 64 * 1024 * 1024  # of their bodies, of all instruments in one worker
 HOLD_S = 5.0
 HOLD_RETRY_AFTER_S = 1  # what a client that found no room is told
 STORE_ANSWER_S = 1.0  # the control store's answer at that moment

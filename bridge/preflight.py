@@ -16,6 +16,13 @@ from bridge.workers import silent_workers
 from engine.types import Mode
 from shadow.verdict import Evidence
 
+_MODES = {
+    Stage.OFF: Mode.CLOSED,
+    Stage.SHADOW: Mode.SHADOW,
+    Stage.LIVE: Mode.LIVE,
+    Stage.RETIRED: Mode.LIVE,
+}
+
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
     name: str
@@ -39,8 +46,8 @@ async def before_flip(
     findings = await asyncio.gather(
         _asked("gate", _gate(decision)),
         _asked("shadow lag", _lag(tools, evidence)),
-        _asked("engine", _engine(tools, stage, Mode.SHADOW)),
-        _asked("fence", _fence(tools, stage, LEGACY)),
+        _asked("engine", _engine(tools, stage)),
+        _asked("fence", _fence(tools, stage)),
         _asked("legacy transactions", _writers(tools, stage)),
         _asked("write-back", _write_back(tools)),
         _asked("proxies", _workers(tools)),
@@ -51,8 +58,8 @@ async def before_flip(
 async def before_rollback(tools: Tools, stage: InstrumentStage) -> Preflight:
     findings = await asyncio.gather(
         _asked("stage", _live(stage)),
-        _asked("engine", _engine(tools, stage, Mode.LIVE)),
-        _asked("fence", _fence(tools, stage, ENGINE)),
+        _asked("engine", _engine(tools, stage)),
+        _asked("fence", _fence(tools, stage)),
         _asked("write-back", _write_back(tools)),
     )
     return Preflight(findings=tuple(findings))
@@ -87,7 +94,9 @@ async def _lag(tools: Tools, evidence: Evidence | None) -> tuple[str, str]:
     )
 
 
-async def _engine(tools: Tools, stage: InstrumentStage, wanted: Mode) -> tuple[str, str]:
+async def _engine(tools: Tools, stage: InstrumentStage) -> tuple[str, str]:
+    """As the stage has it: another stage than the wanted one is a reason already."""
+    wanted = _MODES[stage.stage]
     book = await tools.engine.book(stage.instrument)
     mode = Mode(book.mode)
     seen = f"{mode.name.lower()} at epoch {book.epoch}, {len(book.orders)} open orders"
@@ -100,7 +109,8 @@ async def _engine(tools: Tools, stage: InstrumentStage, wanted: Mode) -> tuple[s
     )
 
 
-async def _fence(tools: Tools, stage: InstrumentStage, wanted: str) -> tuple[str, str]:
+async def _fence(tools: Tools, stage: InstrumentStage) -> tuple[str, str]:
+    wanted = ENGINE if stage.stage.answered_by_engine else LEGACY
     row = (await tools.legacy.fences()).get(stage.symbol)
     owner, epoch = (row.owner, row.epoch) if row is not None else (LEGACY, 0)
     seen = f"{owner} at epoch {epoch}"

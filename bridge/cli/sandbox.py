@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import re
 import signal
 import time
 from pathlib import Path
@@ -27,6 +26,7 @@ from bridge.cli.output import (
 from bridge.cli.process import log_to_stderr
 from bridge.config_rules import host_port
 from bridge.sandbox import monolith, provision
+from bridge.sandbox.example import example_config
 from bridge.sandbox.load import Load
 from bridge.sandbox.servers import EmbeddedPostgres
 from bridge.sandbox.told import LoadResult
@@ -112,7 +112,7 @@ def _tell(directory: Path, url: str, listen: str, json: bool) -> None:
     file = directory / "railswitch.toml"
     made = not file.exists()
     if made:
-        file.write_text(sandbox_config(url, f"http://{listen}"))
+        file.write_text(example_config(url, f"http://{listen}") + _GATE)
     elif url not in file.read_text():
         problem(f"{file} was written for another exchange than {url}: remove it to have a new one")
     if json:
@@ -121,19 +121,6 @@ def _tell(directory: Path, url: str, listen: str, json: bool) -> None:
     out = console()
     out.print(f"The exchange answers on http://{listen}; its database is {url}.")
     out.print(f"{'Wrote' if made else 'Kept'} {file}. Next: railswitch up --config {file}")
-
-
-def sandbox_config(application_url: str, upstream: str) -> str:
-    """The example configuration, for this exchange; reading it needs no editing."""
-    text = Path(provision.__file__).with_name("railswitch.toml").read_text()
-    for key, value in (
-        ("database_url", provision.as_role(application_url, provision.RAILSWITCH_ROLE)),
-        ("install_url", application_url),
-        ("upstream", upstream),
-    ):
-        text, times = re.subn(rf'^{key} = ".*"$', f'{key} = "{value}"', text, flags=re.MULTILINE)
-        assert times == 1, key
-    return text + _GATE
 
 
 async def _load(args: argparse.Namespace) -> Exit:

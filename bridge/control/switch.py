@@ -302,8 +302,8 @@ def told(decision: Decision) -> str:
 
 def _why_not(stage: InstrumentStage, wanted: Stage) -> tuple[str, ...]:
     if wanted in (Stage.LIVE, Stage.RETIRED):
-        verb = "flip" if wanted is Stage.LIVE else "stay live: retiring is not offered yet"
-        return (f"{stage.symbol} does not become {wanted} by a change of stage: {verb}",)
+        instead = "flip it" if wanted is Stage.LIVE else "it stays live, with a way back"
+        return (f"{stage.symbol} does not become {wanted} by a change of stage: {instead}",)
     if stage.stage is wanted:
         return (f"{stage.symbol} is {wanted} already, at epoch {stage.epoch}",)
     if not may_change(stage.stage, wanted) or stage.stage is Stage.LIVE:

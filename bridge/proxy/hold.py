@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from typing import NamedTuple
 
-from bridge.limits import HOLD_REQUESTS_MAX, HOLD_S
+from bridge.limits import HOLD_BYTES_MAX, HOLD_REQUESTS_MAX, HOLD_S
 from bridge.proxy.exchange import Exchange
 from bridge.stage import InstrumentStage, StageSnapshot
 
@@ -49,6 +49,7 @@ class Holds:
         self._drained_changed = drained_changed
         self._under_way: set[Exchange] = set()
         self._waiting: dict[str, deque[_Held]] = {}
+        self._bytes = 0  # of the bodies of those
 
     def way_of(self, symbol: str) -> Way:
         """An instrument that no stage is known of is the monolith's."""
@@ -82,8 +83,9 @@ class Holds:
     ) -> bool:
         """False when there is no room. Else `resume` is called when it may go, or `expired`."""
         waiting = self._waiting.setdefault(symbol, deque())
-        if len(waiting) >= HOLD_REQUESTS_MAX:
+        if len(waiting) >= HOLD_REQUESTS_MAX or self._bytes >= HOLD_BYTES_MAX:
             return False
+        self._bytes += exchange.body_size
         waiting.append(_Held(exchange, resume, now, newer_than))
         return True
 
@@ -109,6 +111,7 @@ class Holds:
             late: list[Exchange] = []
             while waiting and now - waiting[0].since >= HOLD_S:
                 late.append(waiting.popleft().exchange)
+                self._bytes -= late[-1].body_size
             if late:
                 self._expired(symbol, late)
             if not waiting:
@@ -121,6 +124,7 @@ class Holds:
         # All at once: whoever must wait again queues up behind nobody that came later.
         for held in self._waiting.pop(symbol):
             if held.newer_than < self.snapshot.version:
+                self._bytes -= held.exchange.body_size
                 held.resume(held.exchange)
             else:
                 self._waiting.setdefault(symbol, deque()).append(held)

@@ -10,13 +10,11 @@ import contextlib
 import http.client
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 
 from bridge import config as configuration
@@ -26,6 +24,7 @@ from bridge.datadir import DataDirectory
 from bridge.errors import StartFailed
 from bridge.limits import WORLD_POLL_S, WORLD_START_S, WORLD_STOP_S
 from bridge.sandbox import processes, provision
+from bridge.sandbox.example import example_config
 from bridge.sandbox.processes import SAME_USER
 from bridge.sandbox.servers import EmbeddedPostgres
 
@@ -151,14 +150,7 @@ class World:
             time.sleep(WORLD_POLL_S)
 
     def _config_text(self, application_url: str, upstream: str) -> str:
-        text = resources.files("bridge.sandbox").joinpath("railswitch.toml").read_text()
-        for key, value in (
-            ("data_dir", str(self.directory / "railswitch-data")),
-            ("database_url", provision.as_role(application_url, provision.RAILSWITCH_ROLE)),
-            ("install_url", provision.as_role(application_url, "postgres")),
-            ("upstream", upstream),
-        ):
-            text = re.sub(rf'^{key} = ".*"$', f'{key} = "{value}"', text, flags=re.MULTILINE)
+        text = example_config(application_url, upstream)
         listens = {name: processes.free_port() for name in ("engine", "control", "proxy")}
         for name, port in listens.items():
             text += f'\n[{name}]\nlisten = "127.0.0.1:{port}"\n'

@@ -243,8 +243,12 @@ async def no_fence(world: World, control: Control) -> str:
 
 @pytest.mark.parametrize("remove", [no_worker, no_engine, no_fence])
 def test_the_preflight_names_what_is_missing(
-    in_world: InWorld, remove: Callable[[World, Control], Awaitable[str]]
+    in_world: InWorld,
+    remove: Callable[[World, Control], Awaitable[str]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("bridge.engine_admin.ENGINE_CONTROL_S", 0.5)
+
     async def work(world: World) -> None:
         async with world.control() as control:
             await shadowing(world, control)

@@ -247,6 +247,26 @@ def test_a_full_hold_says_when_to_come_again(monkeypatch: pytest.MonkeyPatch) ->
     run(story())
 
 
+def test_a_hold_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And has its room again once they have gone."""
+    monkeypatch.setattr(hold_module, "HOLD_BYTES_MAX", 2 * len(order()))
+
+    async def story() -> None:
+        async with between(response(b"x")) as (front, _):
+            for _ in range(2):
+                front.set_stages(holding=5)
+                held = await send_all(front, [order()] * 20)
+                room = front.desk.holds.held()
+                assert 0 < room < 20
+                front.set_stages()
+                got = [await one.response() for one in held]
+                assert [one.startswith(b"HTTP/1.1 200") for one in got] == [True] * room + [
+                    False
+                ] * (20 - room)
+
+    run(story())
+
+
 @pytest.mark.parametrize("stored", [None, Stage.SHADOW, Stage.LIVE])
 def test_without_news_the_control_store_decides(
     stored: Stage | None, monkeypatch: pytest.MonkeyPatch

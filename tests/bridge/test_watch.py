@@ -105,8 +105,10 @@ def test_a_write_back_that_lags_takes_a_live_instrument_back(in_world: InWorld) 
 
 
 def test_an_engine_that_was_away_too_long_loses_the_instrument_when_it_is_back(
-    in_world: InWorld,
+    in_world: InWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("bridge.engine_admin.ENGINE_CONTROL_S", 0.5)
+
     async def work(world: World) -> None:
         async with world.control() as control:
             await live(world, control)

@@ -14,7 +14,7 @@ from unittest.mock import patch
 import msgspec
 
 from bridge.cli.main import main
-from bridge.cli.sandbox import sandbox_config
+from bridge.sandbox.example import example_config
 from bridge.sandbox.processes import free_port
 from bridge.sandbox.provision import APPLICATION_ROLE, as_role
 
@@ -81,7 +81,7 @@ def write_config(
     more: str = "",
 ) -> Path:
     """A configuration for the sandbox's database, every listener on a free port."""
-    text = sandbox_config(as_role(legacy_superuser_url, APPLICATION_ROLE), upstream)
+    text = example_config(as_role(legacy_superuser_url, APPLICATION_ROLE), upstream)
     for part in ("control", "engine", "proxy"):
         text += f'\n[{part}]\nlisten = "127.0.0.1:{free_port()}"\n'
     file = directory / "railswitch.toml"

@@ -32,7 +32,7 @@ from shadow.known import Rule
 from shadow.legacy.convert import Scale, scales
 from shadow.operation import LegacyTransaction, Mark, Marker, OrderImage, Unreadable
 from shadow.pipeline import Pipeline
-from shadow.ports import CaptureEntry
+from shadow.ports import CaptureEntry, Captures, Engine
 from shadow.store import Store
 from shadow.verdict import Evidence, OperationVerdict
 
@@ -292,12 +292,18 @@ class World:
 
     # --- the pipeline
 
-    def pipeline(self) -> Pipeline:
+    def pipeline(
+        self,
+        *,
+        feed: Engine | None = None,
+        load: Engine | None = None,
+        captures: Captures | None = None,
+    ) -> Pipeline:
         return Pipeline(
             changes=self.slot.stream,
-            captures=self.redis,
-            feed_client=self.feed,
-            load_client=self.load,
+            captures=captures or self.redis,
+            feed_client=feed or self.feed,
+            load_client=load or self.load,
             store=Store(self.url),
             snapshots=self,
             render=self.dialect,
