@@ -73,6 +73,7 @@ FLUSH_VERDICTS = 5_000  # or so many
 HEARTBEAT_S = 1.0  # an idle shadow still says that it is there
 STORE_RETRY_S = 0.5
 STOP_S = 5.0  # for what is settled to be recorded when the process is told to stop
+CANCEL_AGAIN_S = 0.2
 TURN_S = 0.02  # how often is looked whether anything has become too old
 UNANSWERED_S = 2.0  # an engine that takes longer is away, and it is said
 STORE_STATEMENT_MS = 20_000

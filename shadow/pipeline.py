@@ -36,6 +36,7 @@ from shadow.legacy.convert import Scale
 from shadow.legacy.mapping import Mapping as LegacyMapping
 from shadow.limits import (
     ANSWERED_UNWRITTEN_S,
+    CANCEL_AGAIN_S,
     CLOCKS_APART_S,
     COMMANDS_IN_FLIGHT_MAX,
     FEED_RETRY_S,
@@ -220,9 +221,7 @@ class Pipeline:
         ]
 
     async def _end(self, tasks: Sequence[asyncio.Future[Any]]) -> None:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await _cancelled(tasks)
         if not tasks:
             return
         await self._books.close()
@@ -443,6 +442,16 @@ class Pipeline:
         if oldest is not None:
             lag_ns = max(lag_ns, self._clock.mono_ns() - oldest)
         return lag_ns / 1e6
+
+
+async def _cancelled(tasks: Sequence[asyncio.Future[Any]]) -> None:
+    """Asks again: a driver that gets its answer in the same turn may take the asking for that."""
+    waiting = set(tasks)
+    while waiting:
+        for task in waiting:
+            task.cancel()
+        _, waiting = await asyncio.wait(waiting, timeout=CANCEL_AGAIN_S)
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _until(stopping: asyncio.Future[Any], work: Coroutine[Any, Any, Resume]) -> Resume | None:

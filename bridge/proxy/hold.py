@@ -26,7 +26,6 @@ class _Held(NamedTuple):
     exchange: Exchange
     resume: Callable[[Exchange], None]
     since: float  # loop clock
-    newer_than: int  # released only by a snapshot of a higher version
 
 
 class Holds:
@@ -78,15 +77,15 @@ class Holds:
         exchange: Exchange,
         resume: Callable[[Exchange], None],
         now: float,
-        *,
-        newer_than: int = -1,
     ) -> bool:
-        """False when there is no room. Else `resume` is called when it may go, or `expired`."""
+        """False when there is no room. Else `resume` is called once a newer snapshot lets it go, or
+        `expired`.
+        """
         waiting = self._waiting.setdefault(symbol, deque())
         if len(waiting) >= HOLD_REQUESTS_MAX or self._bytes >= HOLD_BYTES_MAX:
             return False
         self._bytes += exchange.body_size
-        waiting.append(_Held(exchange, resume, now, newer_than))
+        waiting.append(_Held(exchange, resume, now))
         return True
 
     def held(self) -> int:
@@ -123,11 +122,8 @@ class Holds:
             return
         # All at once: whoever must wait again queues up behind nobody that came later.
         for held in self._waiting.pop(symbol):
-            if held.newer_than < self.snapshot.version:
-                self._bytes -= held.exchange.body_size
-                held.resume(held.exchange)
-            else:
-                self._waiting.setdefault(symbol, deque()).append(held)
+            self._bytes -= held.exchange.body_size
+            held.resume(held.exchange)
 
     def _note_drained(self) -> None:
         drained = dict(self._drained())

@@ -139,17 +139,10 @@ class OrderDesk:
     def _resume(self, exchange: Exchange) -> None:
         self._route(exchange, exchange.symbol)
 
-    def _wait(
-        self,
-        exchange: Exchange,
-        symbol: str,
-        resume: Callable[[Exchange], None],
-        *,
-        newer_than: int = -1,
-    ) -> None:
+    def _wait(self, exchange: Exchange, symbol: str, resume: Callable[[Exchange], None]) -> None:
         now = self._loop.time()
         exchange.held_since = exchange.held_since or now
-        if not self.holds.wait(symbol, exchange, resume, now, newer_than=newer_than):
+        if not self.holds.wait(symbol, exchange, resume, now):
             self._answer(exchange, _busy())
 
     def _to_legacy(self, exchange: Exchange) -> None:
@@ -185,7 +178,7 @@ class OrderDesk:
         if exchange.held_since and self._loop.time() - exchange.held_since >= HOLD_S:
             self._answer(exchange, _busy())
             return
-        self._wait(exchange, symbol, self._resume, newer_than=self.holds.snapshot.version)
+        self._wait(exchange, symbol, self._resume)
 
     def _conclude(self, exchange: Exchange, reply: Reply | Elsewhere) -> None:
         if isinstance(reply, Reply):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 
 import pytest
 from proxy_rig import Client, Front, Monolith, Visit, between, request, response, run, until
@@ -243,6 +244,37 @@ def test_a_connection_that_the_monolith_has_closed_is_not_used_again() -> None:
                 await until(lambda: not front.server.pool._open)
 
     run(story())
+
+
+def test_a_connection_is_looked_at_before_it_is_used_again() -> None:
+    """The monolith's farewell may have come, and not been read yet."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        served, close = threading.Event(), threading.Event()
+
+        def monolith() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(10_000)
+                connection.sendall(response(b"x"))
+                served.set()
+                close.wait(10)
+
+        thread = threading.Thread(target=monolith)
+        thread.start()
+
+        async def story() -> None:
+            async with Front(listening.getsockname()[1]) as front:
+                assert await (await front.client()).ask(request()) == response(b"x")
+                (connection,) = front.server.pool._idle
+                later = connection.idle_since + 1.0
+                assert connection.is_usable(later)
+                close.set()
+                thread.join()  # without a turn of the loop
+                assert not connection.is_usable(later)
+
+        run(story())
 
 
 def test_more_than_the_announced_answer_ends_that_connection_only() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -317,6 +318,26 @@ def test_an_order_that_meets_an_old_epoch_waits_for_news(reason: Reason) -> None
     run(story())
 
 
+def test_nobody_overtakes_an_order_that_waits_for_news() -> None:
+    async def story() -> None:
+        stale = rejected(Reason.STALE_EPOCH)
+        engine = ScriptedEngine(lambda one: stale(one) if one.epoch == 2 else accepted(one))
+        async with between(response(b"x"), engine=engine) as (front, _):
+            with_ids(front)
+            front.set_stages(Stage.LIVE, epoch=2)
+            (first,) = await send_all(front, [order(price="1.0")])
+            await until(lambda: front.desk.holds.held() == 1)
+            (second,) = await send_all(front, [order(price="2.0")])
+            assert front.desk.holds.held() == 2
+            assert len(engine.commands) == 1
+            front.set_stages(Stage.LIVE, epoch=3)
+            await first.response()
+            await second.response()
+            assert [one.price_ticks for one in engine.commands[1:]] == [100, 200]
+
+    run(story())
+
+
 def test_an_engine_that_never_agrees_ends_in_a_503(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hold_module, "HOLD_S", 0.05)
     monkeypatch.setattr("bridge.proxy.orders.HOLD_S", 0.05)
@@ -417,6 +438,26 @@ def test_a_held_order_that_is_too_large_is_refused() -> None:
             client = await front.client()
             await client.send(request("POST", "/api/v1/orders", b"x" * 70_000, FIELDS))
             assert (await client.rest()).startswith(b"HTTP/1.1 413 ")
+            assert monolith.requests == []
+
+    run(story())
+
+
+def test_who_sends_too_much_still_reads_the_refusal() -> None:
+    """A reset while it still sends would destroy the answer before it is read."""
+    body = b"x" * 5_000_000
+    sent = request("POST", "/api/v1/orders", body, FIELDS)
+
+    def send_all_then_read(port: int) -> bytes:
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+            connection.sendall(sent)
+            return connection.recv(1000)
+
+    async def story() -> None:
+        async with between(response(b"x")) as (front, monolith):
+            front.set_stages(holding=5)
+            got = await asyncio.to_thread(send_all_then_read, front.port)
+            assert got.startswith(b"HTTP/1.1 413 ")
             assert monolith.requests == []
 
     run(story())

@@ -31,7 +31,7 @@ from shadow.errors import CapturesUnavailable, ChangesLost, LegacyUnavailable
 from shadow.known import Rule
 from shadow.legacy.convert import Scale, scales
 from shadow.operation import LegacyTransaction, Mark, Marker, OrderImage, Unreadable
-from shadow.pipeline import Pipeline
+from shadow.pipeline import Pipeline, _cancelled
 from shadow.ports import CaptureEntry, Captures, Engine
 from shadow.store import Store
 from shadow.verdict import Evidence, OperationVerdict
@@ -368,9 +368,7 @@ class World:
 
 def _vanish(pipeline: Pipeline) -> Callable[[Sequence[Any]], Awaitable[None]]:
     async def end(tasks: Sequence[Any]) -> None:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await _cancelled(tasks)
         await pipeline._books.close()
         await pipeline._feed.close()
 
