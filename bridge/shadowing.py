@@ -11,6 +11,7 @@ from shadow.known import Rule
 from shadow.legacy.changes import ChangeStream, create_slot, drop_slot
 from shadow.legacy.convert import Scale
 from shadow.legacy.mapping import Mapping as LegacyMapping
+from shadow.legacy.owners import owners_of
 from shadow.legacy.snapshot import Snapshot, open_orders_at, write_mark
 from shadow.limits import SLOT_BUSY_S
 from shadow.verdict import Kind
@@ -54,6 +55,9 @@ class LegacySnapshots:
 
     async def open_orders(self, symbols: Sequence[str]) -> Snapshot:
         return await open_orders_at(self._url, self._mapping, self._scales, symbols)
+
+    async def owners(self, order_ids: Sequence[int]) -> dict[int, tuple[str, int]]:
+        return await owners_of(self._url, self._mapping, order_ids)
 
     async def write_mark(self, mark_id: str) -> None:
         await write_mark(self._url, mark_id)

@@ -63,6 +63,15 @@ class Applier:
         for order_id, account in orders:
             self._remember(order_id, Owner(instrument.symbol, account))
 
+    def unknown(self, due: Iterable[Held]) -> list[int]:
+        """Orders of refused cancels that are not remembered."""
+        ids = {held.told.order_id for held in due}
+        return [order_id for order_id in ids if order_id and order_id not in self._owners]
+
+    def know_owners(self, owners: Mapping[int, tuple[str, int]]) -> None:
+        for order_id, (symbol, account) in owners.items():
+            self._remember(order_id, Owner(symbol, account))
+
     def decide_refused_cancels(self, due: Iterable[Held], lsn: int) -> None:
         """A mark has come back: whatever the monolith had done to those orders has been read."""
         groups: dict[str, Group] = {}

@@ -214,7 +214,7 @@ class Pipeline:
         return [
             self._recorder.keep_recording(),
             self._reader.keep_reading(),
-            self._marks.keep_writing(self._follows_any),
+            self._marks.keep_writing(self._needs_marks),
             self._read_changes(resume.position.applied_lsn),
             self._watch_stages(),
             self._work(),
@@ -329,7 +329,7 @@ class Pipeline:
         entry = self._applier.apply(tx)
         for change in tx.changes:
             if isinstance(change, Mark):
-                self._mark_came_back(change.id, tx.commit_lsn)
+                await self._mark_came_back(change.id, tx.commit_lsn)
             elif isinstance(change, Marker):
                 instrument = self._instruments.get(change.symbol)
                 if instrument is not None:
@@ -337,17 +337,28 @@ class Pipeline:
                     await self._fences.pass_marker(instrument, change, tx.commit_lsn)
                     entry.open_groups -= 1
 
-    def _mark_came_back(self, mark_id: str, lsn: int) -> None:
+    async def _mark_came_back(self, mark_id: str, lsn: int) -> None:
         generation = self._marks.came_back(mark_id)
         if not generation:
             return
         due = self._joins.take_refused_cancels(generation)
+        await self._ask_for_owners(due)
         self._applier.decide_refused_cancels(due, lsn)
         read_before_ns = self._clock.mono_ns() - int(ANSWERED_UNWRITTEN_S * 1e9)
         for held in self._joins.take_unwritten(generation, read_before_ns):
             self._settle_unwritten(held)
         for held in self._joins.take_unanswered(generation, read_before_ns):
             self._settler.release(held)  # no answer and no row: nothing has happened
+
+    async def _ask_for_owners(self, due: Sequence[Held]) -> None:
+        """Of orders that closed before this process began; who stays unknown is nobody's."""
+        unknown = self._applier.unknown(due)
+        if not unknown:
+            return
+        try:
+            self._applier.know_owners(await self._snapshots.owners(unknown))
+        except ShadowError as error:
+            log.warning("asking whose orders were not canceled: %s", error)
 
     def _settle_unwritten(self, held: Held) -> None:
         """Those from before the load, or recorded before a restart, have no row to wait for."""
@@ -417,8 +428,10 @@ class Pipeline:
     def _loaded(self, instrument: Instrument, orders: Sequence[OrderImage]) -> None:
         self._applier.know(instrument, ((one.order_id, one.account) for one in orders))
 
-    def _follows_any(self) -> bool:
-        return any(one.following for one in self._instruments.values())
+    def _needs_marks(self) -> bool:
+        """Also to let go of captures that nothing will be compared with."""
+        following = any(one.following for one in self._instruments.values())
+        return following or self._joins.waiting > 0
 
     def _note_engine(self) -> None:
         late = self._feed.unanswered_for_ns() > UNANSWERED_S * 1e9

@@ -45,7 +45,12 @@ class OpenOrders(Protocol):
 
 
 class Snapshots(Protocol):
+    """The monolith's database, asked directly. Raises ShadowErrors."""
+
     async def open_orders(self, symbols: Sequence[str]) -> OpenOrders: ...
+
+    async def owners(self, order_ids: Sequence[int]) -> Mapping[int, tuple[str, int]]:
+        """(symbol, account) of those orders that exist, open or not."""
 
     async def write_mark(self, mark_id: str) -> None:
         """It comes back in the change stream after everything that has committed by now."""

@@ -208,6 +208,9 @@ class _World:
             raise SlotNotCreated("the bench compares no books")
         return _Snapshot(1, [])
 
+    async def owners(self, order_ids: Sequence[int]) -> dict[int, tuple[str, int]]:
+        return {one: self._monolith.owners[one] for one in order_ids}
+
     async def write_mark(self, mark_id: str) -> None:
         last = self._log[-1].commit_lsn if self._log else 1
         tx = self._monolith.transaction(Mark(id=mark_id))

@@ -83,6 +83,7 @@ class Monolith:
         self.lsn = lsn
         self.at_us = at_us
         self.images: dict[int, OrderImage] = {}  # open orders only
+        self.owners: dict[int, tuple[str, int]] = {}  # symbol and account of every order
         self._scales = scales
         self._mapping = mapping
         self._dialect = Dialect(mapping.responses, mapping.words, scales)
@@ -107,6 +108,7 @@ class Monolith:
             created_at_us=self.at_us,
         )
         self._next_order += 1
+        self.owners[image.order_id] = image.symbol, image.account
         events = self._apply(
             Command(
                 kind=CommandKind.NEW,

@@ -19,6 +19,7 @@ from rich.text import Text
 
 from bridge.cli.exits import Exit
 from bridge.cli.output import console, print_json, problem, progress, table, word
+from bridge.cli.parity import side_by_side
 from bridge.control.messages import InstrumentStatus
 from bridge.errors import DemoFailed
 from bridge.limits import DEMO_TELL_S
@@ -156,6 +157,13 @@ def _print_summary(report: DemoReport, directory: Path) -> None:
         audit.add_row(word("ok" if check.ok else "fail"), check.name, escape(check.detail))
     out.print(audit)
     out.print()
+    for instrument in report.instruments:
+        for root in instrument.roots[:1]:
+            out.print(
+                f"the first operation of {instrument.symbol} that differs, order {root.order_id}:"
+            )
+            out.print(side_by_side(root))
+            out.print()
     flips = ", ".join(f"{f.direction} {f.hold_ms:.0f} ms" for f in report.flips)
     out.print(
         f"{report.orders_sent:,} requests sent, {report.orders_answered:,} answered, "

@@ -8,6 +8,7 @@ import time
 
 import msgspec
 from rich.markup import escape
+from rich.table import Table
 
 from bridge import app
 from bridge.cli.common import add_config_options, add_json_option, context
@@ -15,7 +16,7 @@ from bridge.cli.exits import Exit
 from bridge.cli.output import console, duration, print_json, table, word
 from shadow.report import report
 from shadow.store_rows import Parity, Root
-from shadow.verdict import Counts
+from shadow.verdict import Counts, OperationVerdict
 
 DESCRIPTION = """\
 Reads from the control store what was compared and what came of it: counts that close to the last
@@ -127,11 +128,20 @@ def _print_root(root: Root) -> None:
     )
     if verdict.reason:
         out.print(f"    {escape(verdict.reason)}")
+    out.print(side_by_side(verdict))
+
+
+def side_by_side(verdict: OperationVerdict) -> Table:
+    """What differs, both sides next to each other."""
     sides = table("kind", "what differs", "monolith", "engine")
     for one in verdict.differences:
         sides.add_row(one.kind, escape(one.what), _side(one.legacy), _side(one.engine))
-    out.print(sides)
+    return sides
 
 
 def _side(value: object) -> str:
-    return "-" if value is None else escape(msgspec.json.encode(value).decode())
+    """A list of fills takes a line for each."""
+    if value is None:
+        return "-"
+    lines = value if isinstance(value, list) else [value]
+    return "\n".join(escape(msgspec.json.encode(line).decode()) for line in lines)

@@ -111,6 +111,7 @@ class EngineSession:
 
     async def run(self) -> None:
         """Keeps a client logged in until it is cancelled."""
+        said = ""
         while True:
             client = EngineClient(host=self._host, port=self._port, name=self._name, key=self._key)
             try:
@@ -118,9 +119,12 @@ class EngineSession:
                 self._client = client
                 self._ended.clear()
                 self._ready.set()
+                said = ""
                 await self._ended.wait()
             except EngineError as error:
-                _log.warning("no session with the engine: %s", error)
+                if str(error) != said:
+                    _log.warning("no session with the engine: %s", error)
+                said = str(error)
             finally:
                 self._ready.clear()
                 await client.close()

@@ -63,6 +63,7 @@ class StageSource:
         self._written = written
         self._loop = asyncio.get_running_loop()
         self._heard_at = self._loop.time()  # when Redis answered last
+        self._hears = True  # the news, as far as we know
 
     async def start(self) -> None:
         """Raises StageUnknown when neither the control store nor Redis knows a stage."""
@@ -92,7 +93,9 @@ class StageSource:
             try:
                 await self._listen()
             except (RedisError, OSError) as error:
-                _log.warning("no news of stages: Redis: %s", error)
+                if self._hears:
+                    _log.warning("no news of stages until Redis answers again: %s", error)
+                self._hears = False
             await asyncio.sleep(_RETRY_S)
 
     async def report(self, report: WorkerReport) -> None:
@@ -129,6 +132,7 @@ class StageSource:
         async with self._redis.pubsub() as news:
             await news.subscribe(STAGES_CHANNEL, WRITTEN_CHANNEL)
             self._take(await self._redis.get(STAGES_KEY))
+            self._hears = True
             while True:
                 message = await news.get_message(
                     ignore_subscribe_messages=True, timeout=WORKER_REPORT_S

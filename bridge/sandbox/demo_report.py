@@ -134,10 +134,10 @@ def _points(phase: PhaseLatency) -> tuple[float, ...]:
 def duration(us: float) -> str:
     """Microseconds for a person: `850 µs`, `3.20 ms`, `1.50 s`."""
     if us < 1000:
-        return f"{us:.0f} µs"
+        return f"{us:.0f}\u00a0µs"
     if us < 1_000_000:
-        return f"{us / 1000:.2f} ms"
-    return f"{us / 1_000_000:.2f} s"
+        return f"{us / 1000:.2f}\u00a0ms"
+    return f"{us / 1_000_000:.2f}\u00a0s"
 
 
 def _parity_table(instruments: Sequence[InstrumentReport]) -> str:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import msgspec
-from conftest import InWorld
 from proxy_rig import Client, request
 from switch_world import CONFIG, KEYS, Control, World, shadowing
 from test_proxy_live import monolith
@@ -16,6 +15,7 @@ from bridge.control.messages import ActRequest
 from bridge.proxy.worker import ProxySettings, serve_worker
 from engine.types import Role
 
+InWorld = Callable[[Callable[[World], Awaitable[None]]], None]
 ACT = ActRequest(actor="ann", reason="CHG-1", execute=True)
 CLIENTS = 4
 ROUNDS = 3

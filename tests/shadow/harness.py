@@ -32,7 +32,7 @@ from shadow.known import Rule
 from shadow.legacy.convert import Scale, scales
 from shadow.operation import LegacyTransaction, Mark, Marker, OrderImage, Unreadable
 from shadow.pipeline import Pipeline, _cancelled
-from shadow.ports import CaptureEntry, Captures, Engine
+from shadow.ports import CaptureEntry, Captures, Changes, Engine, Snapshots
 from shadow.store import Store
 from shadow.verdict import Evidence, OperationVerdict
 
@@ -287,6 +287,9 @@ class World:
         unreadable = [row for row in self.unreadable if row.symbol in symbols]
         return Snapshot(self.monolith.transaction().commit_lsn, [*rows, *unreadable])
 
+    async def owners(self, order_ids: Sequence[int]) -> dict[int, tuple[str, int]]:
+        return {one: self.monolith.owners[one] for one in order_ids if one in self.monolith.owners}
+
     async def write_mark(self, mark_id: str) -> None:
         await self.slot.append(self.monolith.transaction(Mark(id=mark_id)))
 
@@ -298,14 +301,16 @@ class World:
         feed: Engine | None = None,
         load: Engine | None = None,
         captures: Captures | None = None,
+        changes: Callable[[], Changes] | None = None,
+        snapshots: Snapshots | None = None,
     ) -> Pipeline:
         return Pipeline(
-            changes=self.slot.stream,
+            changes=changes or self.slot.stream,
             captures=captures or self.redis,
             feed_client=feed or self.feed,
             load_client=load or self.load,
             store=Store(self.url),
-            snapshots=self,
+            snapshots=snapshots or self,
             render=self.dialect,
             mapping=CONFIG.mapping,
             scales=SCALES,
