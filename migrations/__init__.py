@@ -31,7 +31,8 @@ class MigrationFailed(Exception):
 
 
 def upgrade(url: str, revision: str = "head") -> None:
-    """Creates the schema if need be and brings it to `revision`. Blocks; does nothing when it is there.
+    """Creates the schema if need be and brings it to `revision`. Blocks; does nothing when it is
+    there.
 
     Raises MigrationFailed.
     """
@@ -74,7 +75,8 @@ def _connected(url: str) -> Iterator[Connection]:
     except (DBAPIError, psycopg.Error) as error:
         cause = error.orig if isinstance(error, DBAPIError) else error
         raise MigrationFailed(
-            f"the control store can't be migrated: {str(cause).strip()}. Check control.database_url, "
+            f"the control store can't be migrated: {str(cause).strip()}. Check "
+            "control.database_url, "
             "and that its role may create a schema in that database"
         ) from error
     except CommandError as error:

@@ -1,4 +1,6 @@
-"""What Alembic runs for each command: the migrations, on the connection that `migrations` opened."""
+"""What Alembic runs for each command: the migrations, on the connection that `migrations`
+opened.
+"""
 
 from __future__ import annotations
 

@@ -97,7 +97,8 @@ class Books:
         instrument.load_at_ns = max(now + int(RESYNC_AFTER_S * _S), earliest)
 
     def give_way(self) -> None:
-        """A flip is under way and waits for us: no snapshot now."""
+        """A flip is under way and waits for us: no snapshot now, and no comparison either."""
+        self._check_at = None
         if self._reading is not None:
             self._reading.cancel()
 

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Mapping
 
 from shadow.capture import Capture
-from shadow.captures import Sequences
+from shadow.captures import Gap, Sequences
 from shadow.errors import CapturesUnavailable
 from shadow.exchanges import Exchanges, Kind
 from shadow.gaps import Claims
@@ -116,7 +116,13 @@ class CaptureReader:
             self._recorder.gap(gap)
             self._claims.lost(gap, stream_entry, now, self._recorder.late_gap)
         for capture in batch.captures:
-            self._hand_over(capture, stream_entry, now)
+            try:
+                self._hand_over(capture, stream_entry, now)
+            except Exception:  # a fault of ours must not stop the others' comparison
+                log.exception("capture %d of worker %s", capture.number, worker)
+                gap = Gap(worker, capture.number, capture.number)
+                self._recorder.gap(gap)
+                self._claims.lost(gap, stream_entry, now, self._recorder.late_gap)
 
     def _hand_over(self, capture: Capture, entry: StreamEntry, now: int) -> None:
         told = self._exchanges.read(capture)

@@ -48,7 +48,9 @@ class ChangesLost(ShadowError):
 
 
 class StoreUnavailable(ShadowError):
-    """The control store can't be reached, or has not been migrated. Nothing of the call was written."""
+    """The control store can't be reached, or has not been migrated. Nothing of the call was
+    written.
+    """
 
 
 class PositionMoved(ShadowError):
@@ -60,4 +62,6 @@ class CapturesUnavailable(ShadowError):
 
 
 class LoadFailed(ShadowError):
-    """The monolith's open orders could not be put into the engine's book; the message says which."""
+    """The monolith's open orders could not be put into the engine's book; the message says
+    which.
+    """

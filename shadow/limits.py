@@ -41,7 +41,7 @@ RECONNECT_BACKOFF_S_MAX = 2.0
 CLOSE_S = 2.0  # for the server to take our last confirmed position
 
 # --- the comparison ------------------------------------------------------------------------------
-TRANSACTIONS_WAITING_MAX = 2_000  # read from the stream and not applied; then the stream waits
+CHANGES_WAITING_MAX = 50_000  # read from the stream and not applied; then the stream waits
 OPERATIONS_PENDING_MAX = 20_000  # applied and not judged, about 2 kB each; then the stream waits
 TURN_TRANSACTIONS_MAX = 256  # applied in one go, and sent to the engine as one batch
 COMMANDS_IN_FLIGHT_MAX = 4_096  # fed and not answered; a batch of the gateway holds fewer

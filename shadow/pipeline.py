@@ -15,7 +15,6 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
@@ -29,6 +28,7 @@ from shadow.feed import Feed
 from shadow.fences import Fences
 from shadow.gaps import Claims
 from shadow.instrument import Instrument
+from shadow.intake import Intake
 from shadow.joins import Joins
 from shadow.judge import Judge
 from shadow.known import Rule
@@ -36,16 +36,13 @@ from shadow.legacy.convert import Scale
 from shadow.legacy.mapping import Mapping as LegacyMapping
 from shadow.limits import (
     ANSWERED_UNWRITTEN_S,
-    CANCEL_AGAIN_S,
     CLOCKS_APART_S,
     COMMANDS_IN_FLIGHT_MAX,
     FEED_RETRY_S,
     OPERATIONS_PENDING_MAX,
-    RECONNECT_BACKOFF_S_MAX,
     STAGES_S,
     STOP_S,
     STORE_RETRY_S,
-    TRANSACTIONS_WAITING_MAX,
     TURN_S,
     TURN_TRANSACTIONS_MAX,
     UNANSWERED_S,
@@ -59,6 +56,7 @@ from shadow.settle import Settler
 from shadow.stage_watch import Step, next_step
 from shadow.store import Store
 from shadow.store_rows import InstrumentRow, Resume, StageRow
+from shadow.tasks import cancelled, unless
 from shadow.work import Held
 
 log = logging.getLogger(__name__)
@@ -103,9 +101,7 @@ class Pipeline:
         self._exchanges = Exchanges(mapping, scales)
         self._judge = Judge(self._exchanges, scales, render)
         self._instruments: dict[str, Instrument] = {}
-        self._inbox: deque[LegacyTransaction | ChangesLost] = deque()
         self._wake = asyncio.Event()
-        self._room = asyncio.Event()
         self._stages: dict[str, StageRow] = {}
         self._stages_are_new = False
         self._started_ns = 0
@@ -117,7 +113,7 @@ class Pipeline:
         stopping = asyncio.ensure_future(stop.wait())
         tasks: list[asyncio.Future[Any]] = []
         try:
-            resume = await _until(stopping, self._resume())
+            resume = await unless(stopping, self._resume())
             if resume is None:
                 return
             self._assemble(resume)
@@ -199,6 +195,12 @@ class Pipeline:
             loaded=self._loaded,
             news=self._wake.set,
         )
+        self._intake = Intake(
+            changes=self._changes,
+            recorder=self._recorder,
+            news=self._wake.set,
+            marker_came=self._books.give_way,
+        )
         self._fences = Fences(
             store=self._store,
             engine=self._feed_client,
@@ -215,13 +217,13 @@ class Pipeline:
             self._recorder.keep_recording(),
             self._reader.keep_reading(),
             self._marks.keep_writing(self._needs_marks),
-            self._read_changes(resume.position.applied_lsn),
+            self._intake.keep_reading(resume.position.applied_lsn),
             self._watch_stages(),
             self._work(),
         ]
 
     async def _end(self, tasks: Sequence[asyncio.Future[Any]]) -> None:
-        await _cancelled(tasks)
+        await cancelled(tasks)
         if not tasks:
             return
         await self._books.close()
@@ -230,41 +232,6 @@ class Pipeline:
             async with asyncio.timeout(STOP_S):
                 await self._recorder.flush()  # what was under way when it was stopped
                 await self._recorder.flush()
-
-    # --- what is read
-
-    async def _read_changes(self, read_lsn: int) -> None:
-        while True:
-            stream = self._changes()
-            try:
-                await stream.open(read_lsn)
-                self._recorder.on_recorded = stream.confirm
-                self._recorder.trouble["changes"] = ""
-                async for tx in stream.transactions():
-                    read_lsn = tx.end_lsn
-                    await self._receive(tx)
-            except ChangesLost as error:
-                log.error("%s", error)
-                read_lsn = error.slot_lsn
-                await self._receive(error)
-            except ShadowError as error:
-                log.warning("reading changes: %s", error)
-                self._recorder.trouble["changes"] = str(error)
-                await asyncio.sleep(RECONNECT_BACKOFF_S_MAX)
-            finally:
-                self._recorder.on_recorded = lambda lsn: None
-                await stream.close()
-
-    async def _receive(self, arrived: LegacyTransaction | ChangesLost) -> None:
-        while len(self._inbox) >= TRANSACTIONS_WAITING_MAX:
-            self._room.clear()
-            await self._room.wait()
-        self._inbox.append(arrived)
-        self._wake.set()
-        if isinstance(arrived, LegacyTransaction) and any(
-            isinstance(change, Marker) for change in arrived.changes
-        ):
-            self._books.give_way()
 
     async def _watch_stages(self) -> None:
         while True:
@@ -312,15 +279,13 @@ class Pipeline:
         applied = 0
         pending = sum(one.queued for one in self._instruments.values())
         room = min(OPERATIONS_PENDING_MAX - pending, COMMANDS_IN_FLIGHT_MAX - self._feed.in_flight)
-        while self._inbox and applied < min(room, TURN_TRANSACTIONS_MAX):
-            arrived = self._inbox.popleft()
+        while self._intake and applied < min(room, TURN_TRANSACTIONS_MAX):
+            arrived = self._intake.take()
             applied += 1
             if isinstance(arrived, ChangesLost):
                 self._lose(arrived)
             else:
                 await self._apply(arrived)
-        if len(self._inbox) < TRANSACTIONS_WAITING_MAX:
-            self._room.set()
         return applied
 
     async def _apply(self, tx: LegacyTransaction) -> None:
@@ -455,24 +420,3 @@ class Pipeline:
         if oldest is not None:
             lag_ns = max(lag_ns, self._clock.mono_ns() - oldest)
         return lag_ns / 1e6
-
-
-async def _cancelled(tasks: Sequence[asyncio.Future[Any]]) -> None:
-    """Asks again: a driver that gets its answer in the same turn may take the asking for that."""
-    waiting = set(tasks)
-    while waiting:
-        for task in waiting:
-            task.cancel()
-        _, waiting = await asyncio.wait(waiting, timeout=CANCEL_AGAIN_S)
-    await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _until(stopping: asyncio.Future[Any], work: Coroutine[Any, Any, Resume]) -> Resume | None:
-    """None: it was told to stop meanwhile."""
-    task = asyncio.ensure_future(work)
-    await asyncio.wait([stopping, task], return_when=asyncio.FIRST_COMPLETED)
-    if task.done():
-        return task.result()
-    task.cancel()
-    await asyncio.wait([task])
-    return None

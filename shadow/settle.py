@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
 
@@ -19,6 +20,8 @@ from shadow.ports import Clock
 from shadow.recorder import Recorder
 from shadow.verdict import Difference, Kind, OperationVerdict, Verdict
 from shadow.work import CheckedBook, Group, Held, Item, RefusedCancel, Settled
+
+log = logging.getLogger(__name__)
 
 
 class Settler:
@@ -138,10 +141,17 @@ class Settler:
         self._measure(run, item)
         run.mirror.apply(item.seq, item.events)
         capture = item.held.capture if item.held is not None else None
-        if isinstance(operation, Place):
-            found = self._judge.place(operation, item.events, item.at_ns, capture)
-        else:
-            found = self._judge.cancel(operation, item.events, item.at_ns, capture)
+        try:
+            if isinstance(operation, Place):
+                found = self._judge.place(operation, item.events, item.at_ns, capture)
+            else:
+                found = self._judge.cancel(operation, item.events, item.at_ns, capture)
+        except Exception as error:  # a fault of ours must not stop the others' comparison
+            log.exception("comparing order %d of %s", operation.order.order_id, run.symbol)
+            self._uncomparable(
+                instrument, group, item, f"comparing it failed: {error!r}", dark=dark
+            )
+            return
         if not found:
             fills = len(operation.fills) if isinstance(operation, Place) else 0
             self._recorder.match(run, fills=fills, dark=dark, gap=gap)

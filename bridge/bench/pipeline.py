@@ -87,7 +87,7 @@ async def _measure(url: str, engine_pid: int, port: int, operations: int) -> dic
     world = _World()
     paced = min(operations, PACED_OPERATIONS_MAX)
     burst, later = world.make(operations), world.make(paced)
-    gc.freeze()  # what was made beforehand is no part of the shadow process: it isn't looked through
+    gc.freeze()  # what was made beforehand is no part of the shadow process
     await _begin_shadow(url)
     control = await _client(port, "bench", Role.ADMIN)
     await control.send(open_for_shadow(_SCALES.values(), session=0), timeout_s=30.0)

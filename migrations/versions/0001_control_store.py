@@ -7,10 +7,20 @@ from alembic import op
 revision = "0001"
 down_revision = None
 
-_TABLES = (
-    "capture_gap latency known_hit verdict parity_count shadow_run shadow_instrument "
-    "shadow_position flip_step flip stage_history stage"
-).split()
+_TABLES = [
+    "capture_gap",
+    "latency",
+    "known_hit",
+    "verdict",
+    "parity_count",
+    "shadow_run",
+    "shadow_instrument",
+    "shadow_position",
+    "flip_step",
+    "flip",
+    "stage_history",
+    "stage",
+]
 
 
 def upgrade() -> None:

@@ -7,10 +7,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from switch_world import World
+from switch_world import InWorld, World
 
 TEST_S = 60.0
-InWorld = Callable[[Callable[[World], Awaitable[None]]], None]
 
 
 @pytest.fixture

@@ -404,3 +404,7 @@ async def shadowing(world: World, control: Control) -> None:
         await world.shadowed_order(Side.BUY, price)
     await world.shadowed_order(Side.SELL, "105", "2")
     await world.evidence()
+
+
+# Runs a coroutine of the world; the fixture `in_world` is one.
+InWorld = Callable[[Callable[[World], Awaitable[None]]], None]

@@ -15,8 +15,7 @@ import aiohttp
 import msgspec
 import psycopg
 import pytest
-from conftest import InWorld
-from switch_world import CONFIG, GATE, KEYS, PATIENCE_S, World, until
+from switch_world import CONFIG, GATE, KEYS, PATIENCE_S, InWorld, World, until
 
 from bridge.config import FlipConfig, RollbackConfig
 from bridge.control.messages import Status

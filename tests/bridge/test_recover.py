@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import psycopg
 import pytest
-from conftest import InWorld
-from switch_world import Control, World, shadowing
+from switch_world import Control, InWorld, World, shadowing
 
 from bridge.config import FlipConfig
 from bridge.control.messages import ActRequest

@@ -6,8 +6,7 @@ import asyncio
 
 import psycopg
 import pytest
-from conftest import InWorld
-from switch_world import Control, World, shadowing, until
+from switch_world import Control, InWorld, World, shadowing, until
 
 from bridge.config import FlipConfig
 from bridge.control.messages import ActOutcome, ActRequest

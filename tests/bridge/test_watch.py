@@ -7,8 +7,7 @@ import time
 
 import psycopg
 import pytest
-from conftest import InWorld
-from switch_world import Control, World, shadowing, until
+from switch_world import Control, InWorld, World, shadowing, until
 
 from bridge.config import RollbackConfig
 from bridge.control.messages import ActRequest

@@ -12,8 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 import redis.asyncio as redis
-from conftest import InWorld
-from switch_world import BTC, CONFIG, PATIENCE_S, SCALES, Control, World, shadowing, until
+from switch_world import BTC, CONFIG, PATIENCE_S, SCALES, Control, InWorld, World, shadowing, until
 
 from bridge.control.messages import ActRequest
 from bridge.stage import WRITTEN_CHANNEL

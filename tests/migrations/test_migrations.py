@@ -25,9 +25,10 @@ def test_upgrade_creates_everything_in_our_own_schema(database: str) -> None:
     upgrade(database)
     assert {"stage", "flip", "flip_step", "verdict", "shadow_run", "latency"} <= _tables(database)
     assert _rows(database, "SELECT version_num FROM railswitch.alembic_version") == [(head(),)]
-    assert _rows(
-        database, "SELECT 1 FROM information_schema.tables WHERE table_schema = 'public'"
-    ) == []
+    assert (
+        _rows(database, "SELECT 1 FROM information_schema.tables WHERE table_schema = 'public'")
+        == []
+    )
 
 
 def test_upgrade_twice_changes_nothing(database: str) -> None:
@@ -58,10 +59,10 @@ def test_downgrade_leaves_no_table_of_ours_and_upgrade_comes_back(database: str)
 def test_what_the_legacy_schema_holds_is_not_touched(database: str) -> None:
     with psycopg.connect(database) as connection:
         connection.execute("CREATE TABLE alembic_version (version_num text)")
-        connection.execute("INSERT INTO alembic_version VALUES ('the application’s own')")
+        connection.execute("INSERT INTO alembic_version VALUES ('the application own')")
     upgrade(database)
     assert _rows(database, "SELECT version_num FROM public.alembic_version") == [
-        ("the application’s own",)
+        ("the application own",)
     ]
 
 

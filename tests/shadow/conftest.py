@@ -22,7 +22,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
         "recorder.HEARTBEAT_S": 0.2,
         "recorder.STORE_RETRY_S": 0.05,
         "feed.FEED_RETRY_S": 0.05,
-        "pipeline.RECONNECT_BACKOFF_S_MAX": 0.1,
+        "intake.RECONNECT_BACKOFF_S_MAX": 0.1,
         "pipeline.UNANSWERED_S": 0.1,
     }.items():
         monkeypatch.setattr(f"shadow.{name}", seconds)

@@ -31,9 +31,10 @@ from shadow.errors import CapturesUnavailable, ChangesLost, LegacyUnavailable
 from shadow.known import Rule
 from shadow.legacy.convert import Scale, scales
 from shadow.operation import LegacyTransaction, Mark, Marker, OrderImage, Unreadable
-from shadow.pipeline import Pipeline, _cancelled
+from shadow.pipeline import Pipeline
 from shadow.ports import CaptureEntry, Captures, Changes, Engine, Snapshots
 from shadow.store import Store
+from shadow.tasks import cancelled
 from shadow.verdict import Evidence, OperationVerdict
 
 SCALES = scales(CONFIG.instruments)
@@ -373,7 +374,7 @@ class World:
 
 def _vanish(pipeline: Pipeline) -> Callable[[Sequence[Any]], Awaitable[None]]:
     async def end(tasks: Sequence[Any]) -> None:
-        await _cancelled(tasks)
+        await cancelled(tasks)
         await pipeline._books.close()
         await pipeline._feed.close()
 

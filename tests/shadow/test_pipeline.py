@@ -13,6 +13,7 @@ from harness import BTC, ETH, World, play
 
 from bridge.bench.synthetic import Done, Order, random_flow
 from engine.types import Command, CommandKind, Mode, Side
+from shadow.answer import OrderView
 from shadow.known import Rule
 from shadow.operation import (
     FillInserted,
@@ -355,5 +356,30 @@ def test_a_book_that_differs_behind_the_feed_s_back_is_found_and_resynced(
             assert "open in the monolith alone" in found.taint
             found = await world.until(lambda one: one.run == 2 and bool(one.book_equal))
             assert found.taint == ""
+
+    play(control_database, scenario)
+
+
+def test_a_comparison_that_fails_is_uncomparable_and_the_others_go_on(
+    control_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(world: World) -> None:
+        render = world.dialect.render_placed
+
+        def failing(view: OrderView) -> tuple[int, bytes]:
+            if view.order_id == 2:
+                raise KeyError("no such word")
+            return render(view)
+
+        monkeypatch.setattr(world.dialect, "render_placed", failing)
+        await shadow(world)
+        async with world.running():
+            await world.loaded()
+            for price in (100, 101, 102):
+                await world.place(sell(price))
+            found = await world.settled(3)
+            assert (found.counts.matched, found.counts.uncomparable) == (2, 1)
+            (verdict,) = await world.verdicts()
+            assert (verdict.order_id, "no such word" in verdict.reason) == (2, True)
 
     play(control_database, scenario)

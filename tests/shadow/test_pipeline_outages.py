@@ -208,3 +208,27 @@ def test_a_rollback_begins_a_new_run_with_the_engine_s_own_book(control_database
             assert world.snapshots > 0
 
     play(control_database, scenario)
+
+
+def test_a_marker_does_not_wait_for_captures_that_may_be_on_their_way(
+    control_database: str,
+) -> None:
+    async def scenario(world: World) -> None:
+        await shadow(world)
+        async with world.running():
+            await world.loaded()
+            world.redis.is_away = True
+            done = await world.place(sell(100), captured=False)
+            flip_id = await world.flip(BTC, "flip")
+            await world.mark_fence(BTC, flip_id, "engine", 2)
+            await _marker_passed(world, flip_id)
+            found = await world.evidence()
+            assert (found.counts.matched, found.counts.pending) == (1, 0)
+            world.redis.is_away = False
+            world.redis.add([world.timed(done.capture)])  # here it is
+            await world.mark_fence(BTC, flip_id, "legacy", 3)
+            await world.place(buy(90))
+            found = await world.settled(2)
+            assert (found.counts.matched, found.counts.dark, found.counts.gaps) == (2, 0, 0)
+
+    play(control_database, scenario)

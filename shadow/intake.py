@@ -1,0 +1,88 @@
+"""Transactions on their way from the change stream to the loop that applies them: bounded, whatever
+their size, and read on after every failure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+
+from shadow.errors import ChangesLost, ShadowError
+from shadow.limits import CHANGES_WAITING_MAX, RECONNECT_BACKOFF_S_MAX
+from shadow.operation import LegacyTransaction, Marker
+from shadow.ports import Changes
+from shadow.recorder import Recorder
+
+log = logging.getLogger(__name__)
+
+Arrived = LegacyTransaction | ChangesLost
+
+
+class Intake:
+    def __init__(
+        self,
+        *,
+        changes: Callable[[], Changes],
+        recorder: Recorder,
+        news: Callable[[], None],
+        marker_came: Callable[[], None],
+    ) -> None:
+        """`marker_came` is called as soon as a fence marker is here, long before it is applied."""
+        self._changes = changes
+        self._recorder = recorder
+        self._news = news
+        self._marker_came = marker_came
+        self._waiting: deque[Arrived] = deque()
+        self._weight = 0  # changes that wait, and one for each transaction
+        self._room = asyncio.Event()
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def take(self) -> Arrived:
+        """The oldest."""
+        arrived = self._waiting.popleft()
+        self._weight -= _weight(arrived)
+        self._room.set()
+        return arrived
+
+    async def keep_reading(self, read_lsn: int) -> None:
+        """From behind `read_lsn`, until it is cancelled. A stream that failed is made anew."""
+        while True:
+            stream = self._changes()
+            try:
+                await stream.open(read_lsn)
+                self._recorder.on_recorded = stream.confirm
+                self._recorder.trouble["changes"] = ""
+                async for tx in stream.transactions():
+                    read_lsn = tx.end_lsn
+                    await self._receive(tx)
+            except ChangesLost as error:
+                log.error("%s", error)
+                read_lsn = error.slot_lsn
+                await self._receive(error)
+            except ShadowError as error:
+                log.warning("reading changes: %s", error)
+                self._recorder.trouble["changes"] = str(error)
+                await asyncio.sleep(RECONNECT_BACKOFF_S_MAX)
+            finally:
+                self._recorder.on_recorded = lambda lsn: None
+                await stream.close()
+
+    async def _receive(self, arrived: Arrived) -> None:
+        while self._weight >= CHANGES_WAITING_MAX:
+            self._room.clear()
+            await self._room.wait()
+        self._waiting.append(arrived)
+        self._weight += _weight(arrived)
+        self._news()
+        if isinstance(arrived, LegacyTransaction) and any(
+            isinstance(change, Marker) for change in arrived.changes
+        ):
+            self._marker_came()
+
+
+def _weight(arrived: Arrived) -> int:
+    return 1 + len(arrived.changes) if isinstance(arrived, LegacyTransaction) else 1
