@@ -165,7 +165,8 @@ class Books:
     def _failed(self, error: BaseException, loads: Sequence[Instrument]) -> None:
         if not isinstance(error, ShadowError):
             raise error
-        log.warning("reading open orders: %s", error)
+        if self._recorder.trouble.get("snapshot") != str(error):
+            log.warning("reading open orders: %s", error)
         self._recorder.trouble["snapshot"] = str(error)
         for instrument in loads:
             instrument.load_at_ns = self._clock.mono_ns() + int(RESYNC_S * _S)

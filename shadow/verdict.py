@@ -112,8 +112,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     taint: str  # "" or why the comparison can't be trusted
     book_equal: bool | None  # None: never compared
     book_checked_at_s: float
-    lag_ms: (
-        float | None
-    )  # commit to verdict of the newest operation, or age of the oldest unread; None: unknown
+    # from the monolith's commit until both sides are known, by one clock; None: unknown yet
+    lag_ms: float | None
     updated_at_s: float  # when the shadow last reported on this instrument
     mismatches: tuple[OperationVerdict, ...] = ()  # the first few roots

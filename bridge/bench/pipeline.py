@@ -72,7 +72,7 @@ async def run(
         await asyncio.to_thread(postgres.start)
         await asyncio.to_thread(upgrade, postgres.url())
         async with _engine(place / "engine", implementation) as (pid, port):
-            return await _measure(postgres.url(), pid, port, operations) | {"conditions": told}
+            return await _measure(postgres.url(), pid, port, operations, told)
     finally:
         await asyncio.to_thread(postgres.remove)
         shutil.rmtree(place, ignore_errors=True)
@@ -83,7 +83,9 @@ def _place(directory: Path) -> Path:
     return Path(tempfile.mkdtemp(prefix="bench-pipeline-", dir=directory))
 
 
-async def _measure(url: str, engine_pid: int, port: int, operations: int) -> dict[str, Any]:
+async def _measure(
+    url: str, engine_pid: int, port: int, operations: int, told: dict[str, Any]
+) -> dict[str, Any]:
     world = _World()
     paced = min(operations, PACED_OPERATIONS_MAX)
     burst, later = world.make(operations), world.make(paced)
@@ -111,7 +113,7 @@ async def _measure(url: str, engine_pid: int, port: int, operations: int) -> dic
     return {
         "name": "pipeline",
         "implementation": implementation,
-        **cpu,
+        "conditions": told | cpu,
         "operations": operations,
         "operations_per_s": round(operations / burst_s),
         "paced_operations_per_s": round(rate),

@@ -190,6 +190,7 @@ class Redis:
     def __init__(self) -> None:
         self.entries: list[CaptureEntry] = []
         self.is_away = False
+        self.read_after = ""  # the newest entry whose captures have been handed over
 
     def add(self, captures: Sequence[Capture]) -> None:
         self.add_fields(encode_batch(captures))
@@ -203,6 +204,7 @@ class Redis:
 
     async def read(self, after: str, count: int, block_ms: int) -> list[CaptureEntry]:
         self._check()
+        self.read_after = after
         for _ in range(10):
             found = [entry for entry in self.entries if entry.id > after][:count]
             if found:
@@ -358,6 +360,11 @@ class World:
                 if condition(found):
                     return found
                 await asyncio.sleep(0.02)
+
+    async def happened(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(DEADLINE_S):
+            while not condition():  # noqa: ASYNC110  the pipeline has no event for it
+                await asyncio.sleep(0.01)
 
     async def settled(self, operations: int, symbol: str = BTC) -> Evidence:
         """Until so many operations have been seen and none is pending."""

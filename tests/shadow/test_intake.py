@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
@@ -55,14 +55,13 @@ class Nobody:
         self.on_recorded = print
 
 
-def intake(stream: Torrent, *, marker_came: list[int] | None = None) -> Intake:
+def intake(stream: Torrent, *, marker_came: Callable[[], None] = lambda: None) -> Intake:
     recorder: Recorder = Nobody()  # type: ignore[assignment]
-    seen = marker_came if marker_came is not None else []
     return Intake(
         changes=lambda: stream,
         recorder=recorder,
         news=lambda: None,
-        marker_came=lambda: seen.append(1),
+        marker_came=marker_came,
     )
 
 
@@ -88,20 +87,20 @@ def test_a_torrent_waits_in_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_marker_is_told_of_before_it_is_applied() -> None:
     async def main() -> None:
-        came: list[int] = []
+        came = asyncio.Event()
         stream = Torrent()
 
         async def transactions() -> AsyncIterator[LegacyTransaction]:
             yield transaction(1, 1)
-            assert came == []
+            assert not came.is_set()
             yield transaction(2, 1, marker=True)
             await asyncio.Event().wait()
 
         stream.transactions = transactions  # type: ignore[method-assign]
-        waiting = intake(stream, marker_came=came)
+        waiting = intake(stream, marker_came=came.set)
         reading = asyncio.create_task(waiting.keep_reading(0))
-        while not came:
-            await asyncio.sleep(0)
+        async with asyncio.timeout(10):
+            await came.wait()
         assert waiting
         await cancelled([reading])
 

@@ -10,6 +10,9 @@ from bridge.bench.synthetic import Order
 from engine.types import OrderType, Side, TimeInForce
 from shadow.capture import Capture, Outcome
 from shadow.normalise import Refusal
+from shadow.operation import Marker
+from shadow.store import Store
+from shadow.store_rows import StageRow
 from shadow.verdict import Kind, OperationVerdict
 
 pytestmark = pytest.mark.usefixtures("impatient")
@@ -244,5 +247,45 @@ def test_market_and_immediate_orders_agree_too(control_database: str) -> None:
             await world.place(immediate)
             found = await world.settled(4)
             assert found.counts.matched == 4
+
+    play(control_database, scenario)
+
+
+def test_the_first_capture_after_a_rollback_is_kept_until_its_marker_comes(
+    control_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be read before the stage row is looked at again, and before the marker too."""
+    looked: list[str] = []
+    stages = Store.stages
+
+    async def looking(store: Store) -> dict[str, StageRow]:
+        rows = await stages(store)
+        looked.append(rows[BTC].stage)
+        return rows
+
+    monkeypatch.setattr(Store, "stages", looking)
+
+    async def scenario(world: World) -> None:
+        await shadow(world)
+        async with world.running():
+            await world.loaded()
+            flip_id = await world.flip(BTC, "flip")
+            await world.mark_fence(BTC, flip_id, "engine", 2)
+            await world.until(lambda one: one.run == 1)
+            await world.stage(BTC, "live", 2, stage_from="shadow")
+            looked.clear()
+            await world.happened(lambda: looked[1:].count("live") > 0)
+            back_id = await world.flip(BTC, "rollback")
+            marker = Marker(symbol=BTC, flip_id=back_id, owner="legacy", epoch=3)
+            fence = world.monolith.transaction(marker)
+            done = world.monolith.place(sell(100))
+            world.redis.add([world.timed(done.capture)])
+            await world.happened(lambda: world.redis.read_after == world.redis.entries[-1].id)
+            await world.stage(BTC, "shadow", 3, stage_from="live")
+            await world.slot.append(fence)
+            await world.slot.append(done.tx)
+            found = await world.until(lambda one: one.run == 2 and one.counts.seen == 1)
+            found = await world.until(lambda one: one.counts.pending == 0)
+            assert (found.counts.matched, found.counts.dark) == (1, 0)
 
     play(control_database, scenario)
