@@ -17,7 +17,8 @@ from bridge.steps import StepUpdate
 from engine.types import Side
 
 ACT = ActRequest(actor="ann", reason="CHG-1", execute=True)
-SHORT = FlipConfig(hold_ms_max=600)
+# Long enough that a busy machine gets to the step that a test is about.
+SHORT = FlipConfig(hold_ms_max=3000)
 
 
 async def flipped(control: Control) -> ActOutcome:
