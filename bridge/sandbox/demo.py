@@ -35,10 +35,10 @@ class Tempo(msgspec.Struct, frozen=True, kw_only=True):
     """How much traffic there is, and how long the story dwells on what; seconds."""
 
     rate_per_s: float = 300.0
-    market_s: float = 5.0  # trading before anything is shadowed
-    live_s: float = 15.0
-    after_kill_s: float = 6.0
-    again_s: float = 8.0
+    market_s: float = 8.0  # trading before anything is shadowed
+    live_s: float = 25.0
+    after_kill_s: float = 8.0
+    again_s: float = 12.0
 
 
 QUICK = Tempo(market_s=2.0, live_s=4.0, after_kill_s=2.0, again_s=3.0)

@@ -30,7 +30,7 @@ from bridge.sandbox.servers import EmbeddedPostgres
 
 # Small enough that a demo takes minutes; what each number protects against is in docs/operating.
 DEMO_GATE = {
-    "operations_min": 2000,
+    "operations_min": 3000,
     "fills_min": 200,
     "shadow_s_min": 10.0,
     "book_age_s_max": 30.0,
@@ -39,7 +39,7 @@ DEMO_GATE = {
     "engine_p999_us_max": 500_000.0,
 }
 # A recorded flow has fewer trades.
-FLOW_GATE = DEMO_GATE | {"fills_min": 20}
+FLOW_GATE = DEMO_GATE | {"operations_min": 2000, "fills_min": 20}
 
 
 class World:
