@@ -105,7 +105,7 @@ REPLAY_STEP_BYTES = 4 * 2**20  # of events handed over at once
 CLIENT_UNANSWERED_MAX = 16_384
 CONNECT_S = 5.0  # one attempt: connecting and logging in
 RECONNECT_S_MIN = 0.05
-RECONNECT_S_MAX = 0.25  # while an instrument is live, every try that comes late is a client that waits
+RECONNECT_S_MAX = 0.25  # while an instrument is live a client waits for each of these
 TAIL_AHEAD_BYTES_MAX = 16 * 2**20  # of a tail, received and not yet iterated
 
 assert FRAME_COMMANDS_MAX * 64 + 4_160 < SEGMENT_BYTES_MIN <= SEGMENT_BYTES_MAX
