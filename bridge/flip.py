@@ -11,13 +11,13 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from bridge.compare_books import compare_books
 from bridge.errors import StepFailed
 from bridge.legacy_side import ENGINE, LEGACY
 from bridge.limits import DRAIN_SHARE, FENCE_SHARE, MARKER_LOOK_S
 from bridge.stage import Stage
 from bridge.steps import OPERATING_FAULTS, Drive
 from engine.types import Mode
+from shadow.book_check import compare_books
 
 _log = logging.getLogger(__name__)
 
@@ -131,7 +131,7 @@ async def compare(one: Drive) -> dict[str, int]:
     comparison = compare_books(legacy, engine.orders)
     if not comparison.equal:
         raise StepFailed(*comparison.reasons())
-    return {"orders": comparison.orders_legacy, "seq": engine.seq}
+    return {"orders": len(engine.orders), "seq": engine.seq}
 
 
 async def _caught_up(one: Drive) -> None:

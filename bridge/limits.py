@@ -30,10 +30,6 @@ assert CONNECT_S < CONTROL_ANSWER_S < CONTROL_STEP_S
 # Gate: fewer latencies than this say nothing, whatever they are.
 GATE_LATENCY_SAMPLES_MIN = 30
 
-# Book comparison: how many differing places a report carries; a person reads the first, and the
-# count says the rest.
-BOOK_DIFFERENCES_SHOWN_MAX = 20
-
 # Control store. Everything asked of it is a few rows: what takes longer waits for a lock that a
 # stuck process holds, and a flip must rather give up.
 STORE_CONNECT_S = 5

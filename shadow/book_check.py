@@ -26,6 +26,14 @@ class BookCheck(NamedTuple):
     equal: bool
     order_id: int  # of the first place that differs
     differences: list[dict[str, Any]]  # the first few, as plain data
+    differing: int = 0  # all of them
+
+    def reasons(self) -> tuple[str, ...]:
+        """Why a flip or rollback can't go on with these books; () when they are equal."""
+        if self.equal:
+            return ()
+        first = [one["what"] for one in self.differences[:3]]
+        return (f"the books differ in {self.differing} orders", *first)
 
 
 def compare_books(
@@ -44,7 +52,8 @@ def compare_books(
             what = f"order {row.order_id} of the monolith can't be read: {row.reason}"
             differences.append({"order_id": row.order_id, "what": what})
     first = int(differences[0]["order_id"]) if differences else 0
-    return BookCheck(not differences, first, differences[:BOOK_DIFFERENCES_KEPT_MAX])
+    kept = differences[:BOOK_DIFFERENCES_KEPT_MAX]
+    return BookCheck(not differences, first, kept, len(differences))
 
 
 def _differences(
@@ -76,11 +85,17 @@ def _differences(
 
 def _told(side: Side, order_id: int, legacy: Place | None, engine: Place | None) -> dict[str, Any]:
     if engine is None:
-        what = f"order {order_id} is open in the monolith alone"
+        what = f"order {order_id} is open in legacy and not in the engine"
     elif legacy is None:
-        what = f"order {order_id} is open in the engine alone"
+        what = f"order {order_id} is open in the engine and not in legacy"
     else:
-        what = f"order {order_id} differs"
+        pairs = zip(Place._fields, legacy, engine, strict=True)
+        parts = (
+            f"{name} {left} in legacy, {right} in the engine"
+            for name, left, right in pairs
+            if left != right
+        )
+        what = f"order {order_id}: " + "; ".join(parts)
     return {
         "side": side.name.lower(),
         "order_id": order_id,

@@ -30,7 +30,7 @@ PURE = (
     *("shadow/normalise.py", "shadow/ordering.py", "shadow/diff.py", "shadow/verdict.py"),
     *("shadow/known.py", "shadow/operation.py", "shadow/legacy/mapping.py"),
     *("shadow/legacy/convert.py", "shadow/legacy/rows.py"),
-    *("bridge/gate.py", "bridge/stage.py", "bridge/compare_books.py", "bridge/config_rules.py"),
+    *("bridge/gate.py", "bridge/stage.py", "bridge/config_rules.py"),
     "bridge/proxy/dialect.py",
 )
 IMPURE_MODULES = {"asyncio", "socket", "time", "os", "random", "subprocess", "threading"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from engine.types import OrderType, RestingOrder, Side, TimeInForce
 from shadow.book_check import compare_books
 from shadow.operation import OrderImage, Status, Unreadable
@@ -41,6 +43,7 @@ def test_equal_books() -> None:
     engine = [resting(1), resting(2), resting(3, 101, side=Side.SELL)]
     assert compare_books(legacy, engine) == (True, 0, [])
     assert compare_books([], []).equal
+    assert compare_books([], []).reasons() == ()
 
 
 def test_the_sides_may_be_mixed_but_not_the_places() -> None:
@@ -55,9 +58,9 @@ def test_orders_that_one_side_lacks_or_has_otherwise_are_told_apart() -> None:
     check = compare_books([image(1), image(2)], [resting(2, leaves=4), resting(3)])
     assert not check.equal
     assert [(one["order_id"], one["what"]) for one in check.differences] == [
-        (1, "order 1 is open in the monolith alone"),
-        (2, "order 2 differs"),
-        (3, "order 3 is open in the engine alone"),
+        (1, "order 1 is open in legacy and not in the engine"),
+        (2, "order 2: leaves_lots 5 in legacy, 4 in the engine"),
+        (3, "order 3 is open in the engine and not in legacy"),
     ]
 
 
@@ -70,7 +73,18 @@ def test_a_missing_order_does_not_make_all_behind_it_differ() -> None:
 def test_an_order_that_cannot_be_read_is_a_difference() -> None:
     check = compare_books([Unreadable(symbol="BTC-USD", order_id=4, reason="off the tick")], [])
     assert (check.equal, check.order_id) == (False, 4)
+    assert "order 4 of the monolith can't be read: off the tick" in check.reasons()
 
 
 def test_only_the_first_differences_are_kept() -> None:
-    assert len(compare_books([image(n) for n in range(1, 500)], []).differences) < 50
+    check = compare_books([image(n) for n in range(1, 500)], [])
+    assert len(check.differences) < 50
+    assert "499 orders" in check.reasons()[0]
+
+
+def test_price_leaves_and_account_are_compared() -> None:
+    for name, value in (("leaves_lots", 4), ("price_ticks", 102), ("account", 8)):
+        order = msgspec.structs.replace(resting(1), **{name: value})
+        check = compare_books([image(1)], [order])
+        assert not check.equal
+        assert name in check.reasons()[1]

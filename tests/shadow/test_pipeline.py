@@ -353,7 +353,7 @@ def test_a_book_that_differs_behind_the_feed_s_back_is_found_and_resynced(
             cancel = Command(kind=CommandKind.CANCEL, instrument=1, account=1, order_id=1)
             await world.load.send([cancel], timeout_s=1)
             found = await world.until(lambda one: one.book_equal is False)
-            assert "open in the monolith alone" in found.taint
+            assert "open in legacy and not in the engine" in found.taint
             found = await world.until(lambda one: one.run == 2 and bool(one.book_equal))
             assert found.taint == ""
 
