@@ -212,7 +212,8 @@ def _privileges(legacy: _Legacy) -> Iterator[Finding]:
         "an instrument can be shadowed at most: write-back could not follow a flip"
         if right != "SELECT"
         else "its rows can't be read",
-        f"GRANT {right} ON {kind.upper()} {name} TO {WRITER_ROLE}; and so on for each",
+        "`railswitch legacy install --execute` grants what is missing; by hand: "
+        f"GRANT {right} ON {kind.upper()} {name} TO {WRITER_ROLE}",
     )
 
 

@@ -41,7 +41,7 @@ def resting(
 def test_equal_books() -> None:
     legacy = [image(1), image(2), image(3, 101, side=Side.SELL)]
     engine = [resting(1), resting(2), resting(3, 101, side=Side.SELL)]
-    assert compare_books(legacy, engine) == (True, 0, [])
+    assert compare_books(legacy, engine) == (True, 0, [], 0)
     assert compare_books([], []).equal
     assert compare_books([], []).reasons() == ()
 
