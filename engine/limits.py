@@ -19,7 +19,6 @@ INSTRUMENTS_MAX = 16_384
 # What the fields hold; arithmetic that would leave them is refused before it happens.
 U16_MAX = 2**16 - 1
 U32_MAX = 2**32 - 1
-U32_MAX = 2**32 - 1
 U64_MAX = 2**64 - 1
 
 # A command's own microsecond within its batch: command i happens at ts_ns + 1000 * i.

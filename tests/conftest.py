@@ -14,6 +14,13 @@ from running import create_database, fresh_database, running_monolith
 from bridge.sandbox.servers import EmbeddedPostgres, EmbeddedRedis
 
 
+# The same examples every time, so that a change is judged by itself; `RAILSWITCH_TESTS=explore`
+# draws new ones, and prints how to have them again.
+settings.register_profile("same", derandomize=True, deadline=None)
+settings.register_profile("explore", deadline=None, print_blob=True)
+settings.load_profile(os.environ.get("RAILSWITCH_TESTS") or "same")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "monolith_options(*options): more options for the `monolith` fixture's process"

@@ -31,6 +31,7 @@ from market_driver import (
 )
 
 from engine.errors import SnapshotUnreadable
+from engine.limits import U32_MAX
 from engine.market import InstrumentState, Market, restore_market
 from engine.reject import Reason
 from engine.types import Command, CommandKind, EventKind, Mode, OrderType, Role, TimeInForce
@@ -222,7 +223,8 @@ class MarketsAgree(RuleBasedStateMachine):
         state = {each.instrument: each for each in self.markets[0].instruments()}
         instrument = state.get(command.instrument)
         if command.epoch in (_NOW, _NEXT):
-            fields["epoch"] = command.epoch - _NOW + (instrument.epoch if instrument else 0)
+            epoch = command.epoch - _NOW + (instrument.epoch if instrument else 0)
+            fields["epoch"] = min(epoch, U32_MAX)  # the last epoch has no next one
         if command.session == _WHO_MAY:
             shadowed = instrument is not None and instrument.mode is Mode.SHADOW
             fields["session"] = SHADOW if shadowed else PROXY
