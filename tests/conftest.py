@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from running import create_database, fresh_database, running_monolith
 
 from bridge.sandbox.servers import EmbeddedPostgres, EmbeddedRedis
-
 
 # The same examples every time, so that a change is judged by itself; `RAILSWITCH_TESTS=explore`
 # draws new ones, and prints how to have them again.
