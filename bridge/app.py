@@ -179,6 +179,7 @@ def proxy_settings(config: Config) -> ProxySettings:
         engine_host=engine_host,
         engine_port=engine_port,
         engine_key=engine_keys(config)[Role.TRADE],
+        name=config.proxy.name,
         shard=config.engine.shard,
     )
 

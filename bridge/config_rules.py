@@ -81,6 +81,8 @@ def _engine(config: Config) -> Iterator[str]:
 
 
 def _numbers(config: Config) -> Iterator[str]:
+    if not 1 <= len(config.proxy.name.encode()) <= 16:
+        yield "`proxy.name`: 1 to 16 bytes"
     if config.proxy.workers < 1:
         yield "`proxy.workers`: at least 1"
     if not 0 < config.gate.coverage_min <= 1:

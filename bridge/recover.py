@@ -34,6 +34,8 @@ async def carry_out(
         if flip.direction == "flip":
             await flipping.drive(one)
         else:
+            if unattended:
+                await rolling_back.write_back_first(one)
             usual_ms = tools.config.hold_ms_max
             await rolling_back.drive(one, UNATTENDED_HOLD_MS_MAX if unattended else usual_ms)
         return one.flip, reasons

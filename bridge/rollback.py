@@ -7,9 +7,12 @@ only way is forward.
 
 from __future__ import annotations
 
+import asyncio
+
+from bridge.errors import StepFailed
 from bridge.flip import COMMIT, COMPARE, FENCE, HOLD, RELEASE, compare
 from bridge.legacy_side import LEGACY
-from bridge.limits import DRAIN_SHARE
+from bridge.limits import DRAIN_SHARE, UNATTENDED_HOLD_MS_MAX
 from bridge.stage import Stage
 from bridge.steps import Drive
 from engine.types import Mode
@@ -32,6 +35,18 @@ def plan(symbol: str, epoch: int, hold_ms_max: int) -> tuple[str, ...]:
         f"fence: the legacy database takes orders and fills of {symbol} again",
         "release: proxies send what they held to legacy; the shadow resumes",
     )
+
+
+async def write_back_first(one: Drive) -> None:
+    """Nobody is held yet: a legacy database that takes no rows now must not cost clients a hold
+    that can't succeed. Raises StepFailed.
+    """
+    head_seq = await one.tools.engine.head_seq()
+    try:
+        async with asyncio.timeout(UNATTENDED_HOLD_MS_MAX / 1000):
+            await one.tools.write_back.drain(head_seq)
+    except TimeoutError as error:
+        raise StepFailed("the write-back does not get on: nothing was held or frozen") from error
 
 
 async def drive(one: Drive, hold_ms_max: int) -> None:

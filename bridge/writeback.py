@@ -269,7 +269,8 @@ class WriteBack:
             autocommit=True,
             row_factory=dict_row,
             connect_timeout=limits.STORE_CONNECT_S,
-            options=f"-c TimeZone=UTC -c statement_timeout={limits.WRITE_BACK_STATEMENT_MS}",
+            options="-c TimeZone=UTC -c synchronous_commit=on"  # a rollback relies on it
+            f" -c statement_timeout={limits.WRITE_BACK_STATEMENT_MS}",
             application_name="railswitch write-back",
         )
 

@@ -42,16 +42,17 @@ class Outcomes:
 
     def again(self, commands: Rows) -> Iterator[Outcome]:
         """The original outcomes of commands whose references are not above `last_ref`, each
-        once. A reference that is too old, or was skipped, is answered by a reject that is
-        not journalled.
+        once. A reference that is too old, was skipped, or was first used for another order, is
+        answered by a reject that is not journalled.
         """
-        refs = np.unique(commands["ref"])
+        commands = commands[np.unique(commands["ref"], return_index=True)[1]]
+        refs = commands["ref"]
         found: list[Rows] = []
         for outcome in self._ring.since(int(refs[0])):
             events = np.frombuffer(outcome.events, EVENT_DTYPE)
             if events["ref"][0] > refs[-1]:
                 break
-            wanted = events[np.isin(events["ref"], refs)]
+            wanted = _of_the_same(commands, events[np.isin(events["ref"], refs)])
             if len(wanted):
                 found.append(wanted["ref"])
                 yield outcome._replace(events=wanted.tobytes())
@@ -75,6 +76,19 @@ class Outcomes:
             Reason.REF_NOT_INCREASING,
         )
         return events
+
+
+def _of_the_same(commands: Rows, events: Rows) -> Rows:
+    """Without what another order was told: two clients that take turns at one session name may use
+    a reference twice, and neither may read the other's fills. `commands` ascend by reference.
+    """
+    refs, firsts = np.unique(events["ref"], return_index=True)
+    asked, told = commands[np.searchsorted(commands["ref"], refs)], events[firsts]
+    same = np.ones(len(refs), bool)
+    for name in ("instrument", "order_id"):
+        same &= told[name] == asked[name]
+    is_order = asked["kind"] <= CommandKind.CANCEL
+    return events[np.isin(events["ref"], refs[same | ~is_order])]
 
 
 def command_ends(events: bytes, count: int) -> npt.NDArray[np.intp]:

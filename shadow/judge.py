@@ -83,6 +83,18 @@ def not_taken(events: Sequence[Event]) -> str:
     return ""
 
 
+def written_again(
+    operation: Operation, events: Sequence[Event], divergence: Divergence | None
+) -> bool:
+    """Of an operation without a capture: a row that was canceled before, and is now touched by a
+    job or a back-fill. While nothing differs, what the engine has not open the monolith had not
+    open either.
+    """
+    first = events[0]
+    is_unknown = first.kind is EventKind.REJECTED and first.reason is Reason.UNKNOWN_ORDER
+    return isinstance(operation, Cancel) and is_unknown and divergence is None
+
+
 def verdict_of(
     operation: Operation, found: Ruling, differences: Sequence[Difference], *, commit_lsn: int
 ) -> OperationVerdict:

@@ -343,6 +343,8 @@ class Pipeline:
             if instrument.following:
                 self._settler.lost_changes(instrument, str(lost))
                 instrument.following = False
+                instrument.loading = True  # recorded: a restart before the load must make it too
+                instrument.is_changed = True
                 self._books.want_load(instrument, "resync: changes of the monolith were lost")
 
     async def _mirror_engine(self) -> None:

@@ -12,7 +12,16 @@ from shadow.diff import engine_view, legacy_view
 from shadow.gaps import Claims
 from shadow.instrument import Instrument, Run
 from shadow.joins import Joins
-from shadow.judge import Divergence, Judge, Ruling, amended, not_taken, ruling, verdict_of
+from shadow.judge import (
+    Divergence,
+    Judge,
+    Ruling,
+    amended,
+    not_taken,
+    ruling,
+    verdict_of,
+    written_again,
+)
 from shadow.known import Rule, explaining, still_holding
 from shadow.limits import CAPTURE_GRACE_S
 from shadow.operation import Cancel, Place, Touch, Unexplained
@@ -134,6 +143,8 @@ class Settler:
     ) -> None:
         run = group.run
         dark, gap = self._look_for_capture(instrument, item, operation)
+        if item.held is None and written_again(operation, item.events, run.divergence):
+            return
         reason = not_taken(item.events)
         if reason:
             self._uncomparable(instrument, group, item, reason, dark=dark)

@@ -117,7 +117,10 @@ class Watch:
             return
         for stage in (await self._tools.ledger.snapshot()).instruments.values():
             if stage.stage is Stage.LIVE and not stage.holding:
-                await self._roll_back(stage.symbol, "; ".join(found))
+                try:
+                    await self._roll_back(stage.symbol, "; ".join(found))
+                except OPERATING_FAULTS as error:  # the others must go back all the same
+                    _log.error("%s does not go back yet: %s", stage.symbol, error)
 
     def lag_ms(self) -> float:
         return self._lag.lag_ms(self._tools.write_back.reached_seq, self._clock())

@@ -260,7 +260,9 @@ class LiveOrders:
         if known is None or not known.qty_lots:
             row = await self._row(event.order_id, answer.seq)
             if not isinstance(row, OrderImage):
-                return row or _unavailable()
+                # It is canceled: only what its answer shows can't be had. "Try again" would be
+                # a lie, and so would any other outcome.
+                return _reply(render_status(HTTPStatus.GATEWAY_TIMEOUT))
             known = KnownOrder(symbol, row.account, row.qty_lots, row.created_at_us)
         view = canceled(
             symbol,

@@ -169,16 +169,18 @@ class OrderDesk:
             exchange.at_engine = False
             self.holds.leave(exchange)
         if reply is Elsewhere.BEHIND and self.holds.stage_of(stage.symbol) == stage:
-            self._wait_for_news(exchange, stage.symbol)
+            self._wait_for_news(exchange, stage.symbol, self._resume)
         else:
             self._conclude(exchange, reply)
 
-    def _wait_for_news(self, exchange: Exchange, symbol: str) -> None:
+    def _wait_for_news(
+        self, exchange: Exchange, symbol: str, resume: Callable[[Exchange], None]
+    ) -> None:
         """The engine knows of a change of stage that we have not heard of yet."""
         if exchange.held_since and self._loop.time() - exchange.held_since >= HOLD_S:
             self._answer(exchange, _busy())
             return
-        self._wait(exchange, symbol, self._resume)
+        self._wait(exchange, symbol, resume)
 
     def _conclude(self, exchange: Exchange, reply: Reply | Elsewhere) -> None:
         if isinstance(reply, Reply):
@@ -217,7 +219,8 @@ class OrderDesk:
             exchange.at_engine = False
             self.holds.leave(exchange)
         if reply is Elsewhere.BEHIND and stages == self.holds.live:
-            self._wait_for_news(exchange, stages[0].symbol)
+            # Whose order it is, is not known yet: that is looked for anew.
+            self._wait_for_news(exchange, stages[0].symbol, self._decide)
         else:
             self._conclude(exchange, reply)
 

@@ -156,7 +156,10 @@ class Server:
             if exchange.is_order:
                 self.desk.left(exchange)
         elif exchange.is_order and exchange.request_done and not exchange.out:
-            self._detached.add(exchange)  # the monolith takes the order all the same
+            # The monolith takes the order all the same. Nobody reads its answer any more: what
+            # was paused for a slow client must run to its end.
+            upstream.resume_reading()
+            self._detached.add(exchange)
         else:
             upstream.abandon()
             exchange.upstream = None

@@ -40,7 +40,8 @@ class ProxySettings(msgspec.Struct, frozen=True, kw_only=True):
     engine_port: int
     engine_key: str
     shard: int = 1
-    slot: int = 0  # names the engine session: no two workers may have the same one
+    name: str = "proxy"  # of this proxy among all that use the engine
+    slot: int = 0  # with it, names the engine session: no two workers may have the same one
 
 
 async def serve_worker(
@@ -78,7 +79,7 @@ class _Worker:
         self._engine = EngineSession(
             host=settings.engine_host,
             port=settings.engine_port,
-            name=f"proxy-{settings.slot}",
+            name=f"{settings.name}-{settings.slot}",
             key=settings.engine_key,
         )
         live = LiveOrders(

@@ -64,3 +64,10 @@ def test_a_long_value_is_not_kept_whole() -> None:
 
 def test_a_body_that_is_nested_without_end_does_not_stop_the_comparison() -> None:
     assert differs(b"[" * 100_000, b"{}") == "body"
+
+
+def test_a_number_with_a_fraction_is_no_string() -> None:
+    told = (201, b'{"order":{"price":100.0}}')
+    rendered = (201, b'{"order":{"price":"100.0"}}')
+    assert compare_answer(told, rendered)
+    assert compare_answer(told, told) == ()

@@ -289,3 +289,23 @@ def test_the_first_capture_after_a_rollback_is_kept_until_its_marker_comes(
             assert (found.counts.matched, found.counts.dark) == (1, 0)
 
     play(control_database, scenario)
+
+
+def test_a_canceled_row_that_a_job_writes_again_is_no_new_cancel(control_database: str) -> None:
+    """The change stream shows the row as it is now, and not what it was before."""
+
+    async def scenario(world: World) -> None:
+        await shadow(world)
+        async with world.running():
+            await world.loaded()
+            await world.place(sell(100))
+            canceled = await world.do(world.monolith.cancel(1))
+            await world.settled(2)
+            await world.slot.append(world.monolith.transaction(*canceled.tx.changes))
+            await world.place(sell(101))
+            found = await world.settled(3)
+            found = await world.until(lambda one: one.counts.pending == 0)
+            assert (found.counts.seen, found.counts.matched) == (3, 3)
+            assert (found.counts.dark, found.taint, found.mismatches) == (0, "", ())
+
+    play(control_database, scenario)

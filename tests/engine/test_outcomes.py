@@ -1,0 +1,54 @@
+"""A reference that comes again gets what its own order was told, and never what another was."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from engine.outcomes import Outcome, Outcomes
+from engine.reject import Reason
+from engine.types import Command, CommandKind, Event, EventFlag, EventKind
+from engine.wire import COMMAND_DTYPE, decode_events, encode_command, encode_event
+
+
+def outcomes(*order_ids: int) -> Outcomes:
+    """References from 1, one accepted order each, in one frame."""
+    events = b"".join(
+        encode_event(
+            Event(
+                kind=EventKind.ACCEPTED,
+                flags=EventFlag.LAST,
+                instrument=1,
+                seq=100 + ref,
+                ref=ref,
+                order_id=order_id,
+            )
+        )
+        for ref, order_id in enumerate(order_ids, start=1)
+    )
+    made = Outcomes()
+    made.add(1, len(order_ids), Outcome(101, 5, events))
+    return made
+
+
+def again(held: Outcomes, *orders: tuple[int, int]) -> list[tuple[int, int, Reason]]:
+    """(ref, order id) sent again: (seq, order id, reason) of what is answered."""
+    data = b"".join(
+        encode_command(Command(kind=CommandKind.NEW, instrument=1, ref=ref, order_id=order_id))
+        for ref, order_id in orders
+    )
+    found = held.again(np.frombuffer(data, COMMAND_DTYPE))
+    events = [event for outcome in found for event in decode_events(outcome.events)]
+    return [(event.seq, event.order_id, event.reason) for event in events]
+
+
+def test_the_same_order_gets_its_outcome_again() -> None:
+    held = outcomes(7, 8)
+    assert again(held, (1, 7), (2, 8)) == [(101, 7, Reason.NONE), (102, 8, Reason.NONE)]
+
+
+def test_another_order_under_a_used_reference_is_not_told_of_the_first_one() -> None:
+    held = outcomes(7, 8)
+    assert again(held, (1, 7), (2, 9)) == [
+        (101, 7, Reason.NONE),
+        (0, 9, Reason.REF_NOT_INCREASING),
+    ]
