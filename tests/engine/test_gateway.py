@@ -317,7 +317,9 @@ def test_a_reference_sent_again_gets_its_original_outcome_byte_for_byte(tmp_path
                 assert await one.expect(MessageType.EVENTS) == original
                 await one.commands(*orders(50, 1, first_ref=3))  # another order: it changes nothing
                 (again,) = await one.answers(1)
-                assert again[0].order_id == 3
+                # It is not told of the first one's fills as if they were its own.
+                assert (again[0].order_id, again[0].reason) == (50, Reason.REF_NOT_INCREASING)
+                assert again[0].seq == 0
                 reply = await one.ask("status")
                 assert reply.status is not None
                 assert reply.status.seq == before.head_seq
