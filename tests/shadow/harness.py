@@ -19,7 +19,7 @@ from bridge.bench.synthetic import Done, Monolith, Order, open_for_shadow
 from bridge.proxy.dialect import Dialect
 from engine.errors import EngineUnavailable
 from engine.reference import PythonMarket
-from engine.types import Command, CommandKind, Event, EventKind, Mode, RestingOrder, Role
+from engine.types import Command, CommandKind, Event, EventKind, Mode, RestingOrder, Role, Side
 from engine.wire import (
     decode_events,
     decode_resting_orders,
@@ -388,6 +388,19 @@ def _vanish(pipeline: Pipeline) -> Callable[[Sequence[Any]], Awaitable[None]]:
     return end
 
 
+async def shadow(world: World, *symbols: str) -> None:
+    for symbol in symbols or (BTC,):
+        await world.stage(symbol, "shadow", 1, stage_from="off")
+
+
+def sell(price: int, qty: int = 10, *, account: int = 1, symbol: str = BTC) -> Order:
+    return Order(symbol=symbol, account=account, side=Side.SELL, qty_lots=qty, price_ticks=price)
+
+
+def buy(price: int, qty: int = 10, *, account: int = 2, symbol: str = BTC) -> Order:
+    return Order(symbol=symbol, account=account, side=Side.BUY, qty_lots=qty, price_ticks=price)
+
+
 def play(control_url: str, scenario: Callable[[World], Awaitable[None]]) -> None:
     """Runs a scenario in a world of its own."""
 
@@ -410,5 +423,8 @@ __all__ = [
     "LegacyUnavailable",
     "Scale",
     "World",
+    "buy",
     "play",
+    "sell",
+    "shadow",
 ]

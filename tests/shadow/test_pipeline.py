@@ -9,10 +9,10 @@ from typing import Any
 import msgspec
 import psycopg
 import pytest
-from harness import BTC, ETH, World, play
+from harness import BTC, ETH, World, buy, play, sell, shadow
 
-from bridge.bench.synthetic import Done, Order, random_flow
-from engine.types import Command, CommandKind, Mode, Side
+from bridge.bench.synthetic import Done, random_flow
+from engine.types import Command, CommandKind, Mode
 from shadow.answer import OrderView
 from shadow.known import Rule
 from shadow.operation import (
@@ -25,19 +25,6 @@ from shadow.operation import (
 from shadow.verdict import Kind, OperationVerdict, Verdict
 
 pytestmark = pytest.mark.usefixtures("impatient")
-
-
-async def shadow(world: World, *symbols: str) -> None:
-    for symbol in symbols or (BTC,):
-        await world.stage(symbol, "shadow", 1, stage_from="off")
-
-
-def sell(price: int, qty: int = 10, *, account: int = 1, symbol: str = BTC) -> Order:
-    return Order(symbol=symbol, account=account, side=Side.SELL, qty_lots=qty, price_ticks=price)
-
-
-def buy(price: int, qty: int = 10, *, account: int = 2, symbol: str = BTC) -> Order:
-    return Order(symbol=symbol, account=account, side=Side.BUY, qty_lots=qty, price_ticks=price)
 
 
 def kinds(verdict: OperationVerdict) -> list[Kind]:

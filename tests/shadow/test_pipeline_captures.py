@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from harness import BTC, ETH, World, play
+from harness import BTC, ETH, World, buy, play, sell, shadow
 
 from bridge.bench.synthetic import Order
 from engine.types import OrderType, Side, TimeInForce
@@ -16,19 +16,6 @@ from shadow.store_rows import StageRow
 from shadow.verdict import Kind, OperationVerdict
 
 pytestmark = pytest.mark.usefixtures("impatient")
-
-
-async def shadow(world: World, *symbols: str) -> None:
-    for symbol in symbols or (BTC,):
-        await world.stage(symbol, "shadow", 1, stage_from="off")
-
-
-def sell(price: int, qty: int = 10, *, account: int = 1, symbol: str = BTC) -> Order:
-    return Order(symbol=symbol, account=account, side=Side.SELL, qty_lots=qty, price_ticks=price)
-
-
-def buy(price: int, qty: int = 10, *, account: int = 2, symbol: str = BTC) -> Order:
-    return Order(symbol=symbol, account=account, side=Side.BUY, qty_lots=qty, price_ticks=price)
 
 
 def kinds(verdict: OperationVerdict) -> list[Kind]:

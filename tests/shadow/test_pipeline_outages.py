@@ -8,26 +8,13 @@ from typing import Any
 import msgspec
 import psycopg
 import pytest
-from harness import BTC, World, play
+from harness import BTC, World, buy, play, sell, shadow
 
-from bridge.bench.synthetic import Order, random_flow
-from engine.types import Mode, Side
+from bridge.bench.synthetic import random_flow
+from engine.types import Mode
 from shadow.errors import ChangesLost, LegacyUnavailable
 
 pytestmark = pytest.mark.usefixtures("impatient")
-
-
-async def shadow(world: World, *symbols: str) -> None:
-    for symbol in symbols or (BTC,):
-        await world.stage(symbol, "shadow", 1, stage_from="off")
-
-
-def sell(price: int, qty: int = 10, *, account: int = 1, symbol: str = BTC) -> Order:
-    return Order(symbol=symbol, account=account, side=Side.SELL, qty_lots=qty, price_ticks=price)
-
-
-def buy(price: int, qty: int = 10, *, account: int = 2, symbol: str = BTC) -> Order:
-    return Order(symbol=symbol, account=account, side=Side.BUY, qty_lots=qty, price_ticks=price)
 
 
 # --- what is away
