@@ -37,8 +37,10 @@ else
 	cargo test --quiet --manifest-path $(CORE)
 endif
 
-bench: $(INSTALLED) ## measure the parts on this machine
-	@$(BIN)/railswitch bench $(ARGS)
+bench: $(INSTALLED) ## measure the parts on this machine, and put the figures into docs/performance.md
+	@$(BIN)/railswitch bench core engine recovery --rate 1000000 --seconds 60 --ladder \
+		--write docs/performance.md $(ARGS)
+	@$(BIN)/railswitch bench proxy pipeline --write docs/performance.md $(ARGS)
 
 $(VENV_READY):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -9,10 +9,11 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from bridge.config import Config
-from bridge.config_rules import host_port
+from bridge.config_rules import host_port, unix_path
 from bridge.control import process as control
 from bridge.control.messages import Status
 from bridge.control.process import ControlSettings
@@ -26,7 +27,8 @@ from bridge.proxy.dialect import Dialect
 from bridge.proxy.worker import ProxySettings
 from bridge.shadowing import LegacySnapshots, OwnSlot, known_rules
 from engine.client import EngineClient
-from engine.service import EngineKey, EngineSettings, serve
+from engine.endpoint import ClientTls, Endpoint
+from engine.service import EngineKey, EngineSettings, FeedSettings, TlsSettings, serve
 from engine.types import Role
 from shadow.captures import RedisCaptures
 from shadow.legacy.convert import scales
@@ -50,18 +52,62 @@ def engine_keys(config: Config) -> dict[Role, str]:
     return {_ROLES[one.role]: one.key for one in keys}
 
 
-def engine_settings(config: Config) -> EngineSettings:
-    """Raises EngineImplementationUnavailable."""
+def engine_endpoint(config: Config) -> Endpoint:
+    """Where the engine is, for its clients."""
+    path = unix_path(config.engine.listen)
+    if path:
+        return Endpoint(unix_path=path)
     host, port = host_port(config.engine.listen)
+    tls = config.engine.tls
+    trusts = ClientTls(
+        ca=tls.ca,
+        certificate=tls.client_certificate,
+        key=tls.client_key,
+        server_name=tls.server_name,
+    )
+    return Endpoint(host=host, port=port, tls=trusts if tls.enabled else None)
+
+
+def engine_settings(config: Config) -> EngineSettings:
+    """Raises EngineImplementationUnavailable, NotConfigured."""
+    at, tls = engine_endpoint(config), config.engine.tls
+    if tls.enabled and not tls.certificate:
+        raise NotConfigured(
+            "engine.tls is enabled without a certificate: where the engine runs, give it "
+            "engine.tls.certificate and engine.tls.key"
+        )
     implementation, _ = chosen_implementation(config.engine.implementation, os.environ)
     keys = engine_keys(config)
     return EngineSettings(
-        host=host,
-        port=port,
+        host=at.host,
+        port=at.port,
+        unix_path=Path(at.unix_path) if at.unix_path else None,
+        tls=TlsSettings(
+            certificate=Path(tls.certificate),
+            key=Path(tls.key),
+            client_ca=Path(tls.client_ca) if tls.client_ca else None,
+        )
+        if tls.enabled
+        else None,
         directory=DataDirectory(config.data_dir).part("engine"),
         implementation=implementation,
         shard=config.engine.shard,
         keys=tuple(EngineKey(role=role, key=key) for role, key in keys.items()),
+        market_data=_market_data(config),
+    )
+
+
+def _market_data(config: Config) -> FeedSettings | None:
+    """None where it is switched off, or where there is no Redis: an engine needs none."""
+    chosen, url = config.market_data, config.redis.url
+    if not chosen.enabled or not url:
+        return None
+    return FeedSettings(
+        url=url,
+        interval_ms=chosen.interval_ms,
+        levels=chosen.levels,
+        orders=chosen.orders,
+        stream_length=chosen.stream_length,
     )
 
 
@@ -71,9 +117,10 @@ async def run_engine(config: Config, stop: asyncio.Event, ready: Ready) -> None:
     def tell(port: int) -> None:
         ready(
             {
-                "listen": f"{settings.host}:{port}",
+                "listen": f"{settings.host}:{port}" if port else config.engine.listen,
                 "implementation": settings.implementation,
                 "shard": str(settings.shard),
+                "market data": "to Redis" if settings.market_data else "not published",
             }
         )
 
@@ -85,7 +132,10 @@ async def run_shadow(config: Config, stop: asyncio.Event, ready: Ready) -> None:
     grid = scales(config.instruments)
     mapping, legacy = config.mapping, config.legacy
     captures = RedisCaptures(redis_url(config))
-    feed, load = (_shadow_client(config, name) for name in ("shadow-feed", "shadow-load"))
+    feed, load = (
+        engine_client(config, name=name, role=Role.SHADOW)
+        for name in ("shadow-feed", "shadow-load")
+    )
     async with _store(config) as store:
         try:
             for client in (feed, load):
@@ -110,9 +160,9 @@ async def run_shadow(config: Config, stop: asyncio.Event, ready: Ready) -> None:
             await captures.close()
 
 
-def _shadow_client(config: Config, name: str) -> EngineClient:
-    host, port = host_port(config.engine.listen)
-    return EngineClient(host=host, port=port, name=name, key=engine_keys(config)[Role.SHADOW])
+def engine_client(config: Config, *, name: str, role: Role) -> EngineClient:
+    """Not connected yet; `name` is the session's."""
+    return EngineClient.at(engine_endpoint(config), name=name, key=engine_keys(config)[role])
 
 
 async def run_control(config: Config, stop: asyncio.Event, ready: Ready) -> None:
@@ -127,15 +177,13 @@ async def run_control(config: Config, stop: asyncio.Event, ready: Ready) -> None
 def control_settings(config: Config) -> ControlSettings:
     """Raises NotConfigured when the control store or Redis is nowhere to be found."""
     host, port = host_port(config.control.listen)
-    engine_host, engine_port = host_port(config.engine.listen)
     return ControlSettings(
         store_url=store_url(config),
         legacy_url=config.legacy.database_url,
         redis_url=redis_url(config),
         host=host,
         port=port,
-        engine_host=engine_host,
-        engine_port=engine_port,
+        engine=engine_endpoint(config),
         engine_key=engine_keys(config)[Role.ADMIN],
         shard=config.engine.shard,
         mapping=config.mapping,
@@ -164,7 +212,6 @@ async def run_proxy(config: Config, stop: asyncio.Event, ready: Ready) -> None:
 def proxy_settings(config: Config) -> ProxySettings:
     """Raises NotConfigured when the control store or Redis is nowhere to be found."""
     listen_host, listen_port = host_port(config.proxy.listen)
-    engine_host, engine_port = host_port(config.engine.listen)
     upstream = urlsplit(config.legacy.upstream)
     return ProxySettings(
         listen_host=listen_host,
@@ -176,8 +223,7 @@ def proxy_settings(config: Config) -> ProxySettings:
         redis_url=redis_url(config),
         control_url=store_url(config),
         legacy_url=config.legacy.database_url,
-        engine_host=engine_host,
-        engine_port=engine_port,
+        engine=engine_endpoint(config),
         engine_key=engine_keys(config)[Role.TRADE],
         name=config.proxy.name,
         shard=config.engine.shard,
@@ -186,13 +232,11 @@ def proxy_settings(config: Config) -> ProxySettings:
 
 async def status_without_control(config: Config, why: str) -> Status:
     """What can be known when no control process answers. Raises StoreUnreachable."""
-    host, port = host_port(config.engine.listen)
     sources = StatusSources(
         store_url=store_url(config),
         redis_url=redis_url(config),
         legacy_url=config.legacy.database_url,
-        engine_host=host,
-        engine_port=port,
+        engine=engine_endpoint(config),
         engine_key=engine_keys(config)[Role.READ_ONLY],
         shard=config.engine.shard,
         gate=config.gate,

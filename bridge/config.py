@@ -50,13 +50,35 @@ class EngineKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     key: str
 
 
+class EngineTls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Files in PEM; relative ones are taken from the directory of this file."""
+
+    enabled: bool = False
+    certificate: str = ""  # the engine's, with its chain; needed where the engine runs
+    key: str = ""
+    ca: str = ""  # authorities that the engine's certificate may come from; "": the machine's
+    server_name: str = ""  # that it must be for; "": the host of engine.listen
+    client_ca: str = ""  # set: the engine lets in only who shows a certificate that these signed
+    client_certificate: str = ""  # that our own processes show
+    client_key: str = ""
+
+
 class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    listen: str = "127.0.0.1:8320"
+    listen: str = "127.0.0.1:8320"  # or unix:/path/of/a/socket
     implementation: str = ""  # "python", "rust"; "": RAILSWITCH_ENGINE, else rust
     shard: int = 1
+    tls: EngineTls = EngineTls()
     keys: tuple[
         EngineKey, ...
     ] = ()  # (): `railswitch up` makes them and keeps them in the data directory
+
+
+class MarketDataConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    enabled: bool = True  # wherever there is a Redis
+    interval_ms: int = 50  # from one batch to the next, at least
+    levels: int = 20  # prices a side
+    orders: int = 0  # orders a side; 0: no depth by order
+    stream_length: int = 10_000  # entries of trades kept for each instrument, about
 
 
 class ProxyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -112,6 +134,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     control: ControlConfig = ControlConfig()
     redis: RedisConfig = RedisConfig()
     engine: EngineConfig = EngineConfig()
+    market_data: MarketDataConfig = MarketDataConfig()
     proxy: ProxyConfig = ProxyConfig()
     gate: GateConfig = GateConfig()
     flip: FlipConfig = FlipConfig()
@@ -133,13 +156,21 @@ def find(path: str | None = None, environ: abc.Mapping[str, str] = os.environ) -
 
 
 def load(path: Path) -> Config:
-    """Reads and checks the file. A relative data_dir is taken from the directory of the file."""
+    """Reads and checks the file. Relative paths are taken from the directory of the file."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} can't be read: {error}") from error
     config = parse(text, source=str(path))
-    return msgspec.structs.replace(config, data_dir=str(path.parent / config.data_dir))
+    files = {
+        name: str(path.parent / value)
+        for name, value in msgspec.structs.asdict(config.engine.tls).items()
+        if name not in ("enabled", "server_name") and value
+    }
+    tls = msgspec.structs.replace(config.engine.tls, **files)
+    engine = msgspec.structs.replace(config.engine, tls=tls)
+    data_dir = str(path.parent / config.data_dir)
+    return msgspec.structs.replace(config, data_dir=data_dir, engine=engine)
 
 
 def parse(text: str, *, source: str) -> Config:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from engine.limits import FEED_INTERVAL_MS_MAX, FEED_LEVELS_MAX, FEED_STREAM_LENGTH_MAX
 from shadow.legacy.check_mapping import problems
 from shadow.verdict import Kind
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 IMPLEMENTATIONS = ("", "python", "rust")
 ROLES = ("trade", "shadow", "admin", "read-only")
 KEY_CHARACTERS_MIN = 16
+UNIX_PATH_BYTES_MAX = 107  # the kernel's
 
 
 def host_port(listen: str) -> tuple[str, int]:
@@ -29,6 +31,18 @@ def host_port(listen: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
+def unix_path(listen: str) -> str:
+    """ "unix:/run/engine.sock" -> "/run/engine.sock"; "" for host:port. Raises ValueError."""
+    scheme, colon, path = listen.partition(":")
+    if scheme != "unix" or not colon:
+        return ""
+    if not path.startswith("/") or not 1 < len(path.encode()) <= UNIX_PATH_BYTES_MAX:
+        raise ValueError(
+            f"{listen!r} needs an absolute path of {UNIX_PATH_BYTES_MAX} bytes at most: unix:/path"
+        )
+    return path
+
+
 def broken_rules(config: Config) -> list[str]:
     return [
         *problems(config.mapping, config.instruments),
@@ -36,6 +50,7 @@ def broken_rules(config: Config) -> list[str]:
         *_urls(config),
         *_engine(config),
         *_numbers(config),
+        *_market_data(config),
         *_known(config),
     ]
 
@@ -47,7 +62,8 @@ def _listens(config: Config) -> Iterator[str]:
         ("proxy.listen", config.proxy.listen),
     ):
         try:
-            host_port(listen)
+            if key != "engine.listen" or not unix_path(listen):
+                host_port(listen)
         except ValueError as error:
             yield f"`{key}`: {error}, e.g. 127.0.0.1:8300"
 
@@ -69,6 +85,7 @@ def _engine(config: Config) -> Iterator[str]:
         yield f'`engine.implementation`: "{config.engine.implementation}" is not "python" or "rust"'
     if not 1 <= config.engine.shard < 2**16:
         yield "`engine.shard`: must be from 1 to 65535"
+    yield from _engine_tls(config)
     roles = [key.role for key in config.engine.keys]
     for n, key in enumerate(config.engine.keys):
         if key.role not in ROLES:
@@ -78,6 +95,15 @@ def _engine(config: Config) -> Iterator[str]:
     missing = [role for role in ROLES if role not in roles]
     if roles and missing:
         yield f"`engine.keys`: no key for {', '.join(missing)}; give one for each role, or none"
+
+
+def _engine_tls(config: Config) -> Iterator[str]:
+    tls = config.engine.tls
+    if tls.enabled and config.engine.listen.startswith("unix:"):
+        yield "`engine.tls.enabled`: a Unix socket has no TLS; listen on host:port, or without TLS"
+    for one, other in (("certificate", "key"), ("client_certificate", "client_key")):
+        if bool(getattr(tls, one)) != bool(getattr(tls, other)):
+            yield f"`engine.tls.{one}` and `engine.tls.{other}`: give both or none"
 
 
 def _numbers(config: Config) -> Iterator[str]:
@@ -91,6 +117,17 @@ def _numbers(config: Config) -> Iterator[str]:
         yield "`gate.operations_min` and `gate.fills_min`: at least 1, for no data never passes"
     if config.flip.hold_ms_max < 1:
         yield "`flip.hold_ms_max`: at least 1"
+
+
+def _market_data(config: Config) -> Iterator[str]:
+    for key, value, least, most in (
+        ("interval_ms", config.market_data.interval_ms, 1, FEED_INTERVAL_MS_MAX),
+        ("levels", config.market_data.levels, 1, FEED_LEVELS_MAX),
+        ("orders", config.market_data.orders, 0, FEED_LEVELS_MAX),
+        ("stream_length", config.market_data.stream_length, 1, FEED_STREAM_LENGTH_MAX),
+    ):
+        if not least <= value <= most:
+            yield f"`market_data.{key}`: from {least} to {most}, not {value}"
 
 
 def _known(config: Config) -> Iterator[str]:

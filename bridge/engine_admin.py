@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from bridge.errors import StepFailed
 from bridge.limits import ENGINE_CONTROL_S
 from engine.client import Answer, BookAnswer, EngineClient, EngineStatus, TailBatch
+from engine.endpoint import Endpoint
 from engine.errors import Disconnected, EngineUnavailable, LoginRefused, SessionTaken
 from engine.reject import Reason
 from engine.types import Command, CommandKind, EventKind, Mode
@@ -26,11 +27,11 @@ _NEXT_STEP = {
 class EngineAdmin:
     """Connects when first asked, and again whenever the engine comes back."""
 
-    def __init__(self, *, host: str, port: int, key: str, name: str = "control") -> None:
-        self._host, self._port, self._key, self._name = host, port, key, name
+    def __init__(self, engine: Endpoint, *, key: str, name: str = "control") -> None:
+        self._engine, self._key, self._name = engine, key, name
         self._client: EngineClient | None = None
         self._turn = asyncio.Lock()
-        self._follower = EngineClient(host=host, port=port, name="write-back", key=key)
+        self._follower = EngineClient.at(engine, name="write-back", key=key)
 
     async def close(self) -> None:
         await self._follower.close()
@@ -89,9 +90,7 @@ class EngineAdmin:
         async with self._turn:
             client = self._client
             if client is None:
-                client = EngineClient(
-                    host=self._host, port=self._port, name=self._name, key=self._key
-                )
+                client = EngineClient.at(self._engine, name=self._name, key=self._key)
                 try:
                     await client.start(timeout_s=ENGINE_CONTROL_S)
                 except BaseException:

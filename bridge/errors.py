@@ -71,6 +71,10 @@ class StepFailed(BridgeError):
         self.reasons = reasons
 
 
+class EngineRefused(BridgeError):
+    """The engine refused what an operator asked for; the message says why."""
+
+
 class WriteBackStopped(BridgeError):
     """Engine events can't be written to the legacy database; nothing of the batch was."""
 

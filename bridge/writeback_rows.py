@@ -3,7 +3,7 @@
 Effects are net: an order that was placed, filled twice and canceled within one group of journal
 frames is one row, as it is left at the end. Rejected orders have no row, as in the monolith. A
 canceled order keeps the quantity that was still open, as in the monolith; what was filled is the
-difference.
+difference. What a monolith's row can't say is refused, so that nothing is written wrongly.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Protocol
 import msgspec
 import numpy as np
 
+from bridge.errors import WriteBackStopped
 from engine.limits import COMMAND_STEP_NS
 from engine.types import Event, EventFlag, EventKind, OrderType
 from engine.wire import EVENT_DTYPE, decode_events
@@ -100,7 +101,10 @@ def discontinuity(written_seq: int, frames: Iterable[Frame]) -> str:
 
 
 def net_effects(frames: Iterable[Frame]) -> Effects:
-    """Of the live events of consecutive frames; all others are the shadow's and change nothing."""
+    """Of the live events of consecutive frames; all others are the shadow's and change nothing.
+
+    Raises WriteBackStopped for an order that was replaced: a row can't become another order's.
+    """
     net = _Net()
     for frame in frames:
         events = np.frombuffer(frame.events, EVENT_DTYPE)
@@ -129,6 +133,21 @@ class _Net:
                 self._change(
                     event.instrument, event.order_id, event.qty_lots, at_us, Status.CANCELED
                 )
+            case EventKind.REDUCED:
+                self._change(event.instrument, event.order_id, event.leaves_lots, at_us)
+            case EventKind.REPLACED:
+                raise WriteBackStopped(
+                    f"order {event.contra_id} was replaced by order {event.order_id}, which the "
+                    f"monolith's rows can't show: roll its instrument back, and let its clients "
+                    f"cancel and place instead"
+                )
+            case EventKind.PREVENTED:
+                for order_id, leaves_lots in (
+                    (event.order_id, event.leaves_lots),
+                    (event.contra_id, event.contra_leaves_lots),
+                ):
+                    status = Status.OPEN if leaves_lots else Status.CANCELED
+                    self._change(event.instrument, order_id, leaves_lots, at_us, status)
 
     def effects(self) -> Effects:
         return Effects(

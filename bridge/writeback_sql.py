@@ -22,6 +22,7 @@ from engine.types import OrderType, Side, TimeInForce
 from shadow.legacy.convert import Scale
 from shadow.legacy.mapping import Enumerated
 from shadow.legacy.mapping import Mapping as LegacyMapping
+from shadow.legacy.rows import ORDER_TYPES, TIMES_IN_FORCE
 from shadow.operation import Status
 
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  (the monolith's columns have no zone and mean UTC)
@@ -94,8 +95,8 @@ def order_values(
         "symbol": [scales[one.instrument].symbol for one in orders],
         "account": [one.account for one in orders],
         "side": [sides[Side(one.side).name.lower()] for one in orders],
-        "ord_type": [types[OrderType(one.ord_type).name.lower()] for one in orders],
-        "tif": [tifs[TimeInForce(one.tif).name.lower()] for one in orders],
+        "ord_type": [_word(types, OrderType(one.ord_type), one.order_id) for one in orders],
+        "tif": [_word(tifs, TimeInForce(one.tif), one.order_id) for one in orders],
         "price": [
             None if one.price_ticks is None else scales[one.instrument].price(one.price_ticks)
             for one in orders
@@ -109,6 +110,17 @@ def order_values(
     if table.lock_version:
         values["lock_version"] = [0] * len(orders)
     return values
+
+
+def _word(words: Mapping[str, str], code: OrderType | TimeInForce, order_id: int) -> str:
+    """Raises WriteBackStopped for what the engine knows and the monolith does not."""
+    try:
+        return words[code.name.lower()]
+    except KeyError:
+        raise WriteBackStopped(
+            f"order {order_id} is {code.name}, for which the mapping has no word: roll its "
+            f"instrument back, and let its clients send what the monolith knows"
+        ) from None
 
 
 def change_values(
@@ -304,8 +316,8 @@ def _unwritten_words(mapping: LegacyMapping) -> Iterable[str]:
     sides = [side.name.lower() for side in Side]
     wanted = (
         ("orders.side", orders.side, sides),
-        ("orders.ord_type", orders.ord_type, [one.name.lower() for one in OrderType]),
-        ("orders.tif", orders.tif, [one.name.lower() for one in TimeInForce]),
+        ("orders.ord_type", orders.ord_type, list(ORDER_TYPES)),
+        ("orders.tif", orders.tif, list(TIMES_IN_FORCE)),
         ("orders.status", orders.status, [Status.OPEN, Status.FILLED, Status.CANCELED]),
         ("fills.taker_side", fills.taker_side, sides),
     )

@@ -8,12 +8,13 @@ same references: the engine answers with the original outcome, or executes it fo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from typing import NamedTuple
-
-import numpy as np
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 from engine import limits
+from engine.calls import Answer, AnyCall, BatchCall, Call, Rows, Unanswered
+from engine.endpoint import ClientTls, Endpoint
 from engine.errors import (
     EngineError,
     EngineUnavailable,
@@ -23,7 +24,6 @@ from engine.errors import (
 from engine.follow import Follower, TailBatch
 from engine.link import Link, connect, may_pass
 from engine.protocol import (
-    EVENTS,
     EngineStatus,
     Login,
     MessageType,
@@ -33,26 +33,13 @@ from engine.protocol import (
     packed,
     unpacked,
 )
-from engine.types import Command, Event, EventFlag, Mode, RestingOrder, Role
-from engine.wire import (
-    COMMAND_BYTES,
-    COMMAND_DTYPE,
-    decode_events,
-    decode_resting_orders,
-    encode_commands,
-)
+from engine.snapshot import AccountState
+from engine.types import Command, Mode, RestingOrder, Role
+from engine.wire import COMMAND_BYTES, decode_resting_orders
 
-__all__ = ["Answer", "BookAnswer", "EngineClient", "EngineStatus", "TailBatch"]
+__all__ = ["Answer", "BookAnswer", "ClientTls", "EngineClient", "EngineStatus", "TailBatch"]
 
-
-class Answer(NamedTuple):
-    """What one command came to. `seq` 0: the engine no longer knows (OUTCOME_EXPIRED), or the
-    reference was skipped and can't be used any more (REF_NOT_INCREASING); nothing was executed now.
-    """
-
-    seq: int
-    at_ns: int  # sequencer time
-    events: tuple[Event, ...]
+CallT = TypeVar("CallT", Call, BatchCall)
 
 
 class BookAnswer(NamedTuple):
@@ -62,30 +49,37 @@ class BookAnswer(NamedTuple):
     orders: tuple[RestingOrder, ...]  # bids, then asks; best price first, then oldest first
 
 
-class _Call:
-    """One `send`."""
-
-    def __init__(self, data: bytes, refs: list[int]) -> None:
-        self.data = data
-        self.refs = refs
-        self.answers: list[Answer | None] = [None] * len(refs)
-        self.left = len(refs)
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.was_sent = False
-
-
 class EngineClient:
     """Of one session: a second client under the same name takes it over, and this one then raises
     SessionTaken. To be used from one event loop.
     """
 
-    def __init__(self, *, host: str, port: int, name: str, key: str) -> None:
+    def __init__(
+        self,
+        *,
+        name: str,
+        key: str,
+        host: str = "",
+        port: int = 0,
+        unix_path: str | Path = "",
+        tls: ClientTls | None = None,
+        cancel_on_disconnect: bool = False,
+    ) -> None:
+        """By TCP to `host` and `port`, with `tls` if given; or to the socket file `unix_path`.
+
+        `cancel_on_disconnect`: when the connection ends, by `close` or by accident, the engine
+        cancels the session's open orders; role TRADE only.
+        """
+        if bool(host) == bool(unix_path) or (tls is not None and not host):
+            raise ValueError("an engine is at a host and port, with or without TLS, or a unix_path")
         self.role = Role.READ_ONLY  # this and the next four are known once started
         self.session = 0
         self.implementation = ""
         self.shard = 0
         self.head_seq = 0  # the newest sequence number seen
-        self._host, self._port, self._name, self._key = host, port, name, key
+        self._endpoint = Endpoint(host=host, port=port, unix_path=str(unix_path), tls=tls)
+        self._login = Login(name=name, key=key, cancel_on_disconnect=cancel_on_disconnect)
+        self._name = name
         self._link: Link | None = None
         self._connected = asyncio.Event()
         self._ended: EngineError | None = None  # why no further attempt is made
@@ -94,11 +88,25 @@ class EngineClient:
         self._newest_ref = 0
         self._turn = asyncio.Lock()  # whose commands are being entered
         self._has_room = asyncio.Event()
-        self._pending: dict[int, tuple[_Call, int]] = {}  # by reference, in the order of sending
+        self._unanswered = Unanswered()
         self._outbox: list[bytes] = []
         self._queries: dict[int, asyncio.Future[Reply]] = {}
         self._query_id = 0
         self._followers: set[Follower] = set()
+
+    @classmethod
+    def at(
+        cls, endpoint: Endpoint, *, name: str, key: str, cancel_on_disconnect: bool = False
+    ) -> EngineClient:
+        return cls(
+            name=name,
+            key=key,
+            host=endpoint.host,
+            port=endpoint.port,
+            unix_path=endpoint.unix_path,
+            tls=endpoint.tls,
+            cancel_on_disconnect=cancel_on_disconnect,
+        )
 
     @property
     def is_connected(self) -> bool:
@@ -142,40 +150,40 @@ class EngineClient:
         """
         if not commands:
             return []
-        call: _Call | None = None
-        try:
-            async with asyncio.timeout(timeout_s):
-                async with self._turn:
-                    self._check_usable()
-                    call = self._call(commands)
-                    await self._enter(call)
-                await call.done
-        except TimeoutError:
-            if call is not None and call.was_sent:
-                raise OutcomeUnknown(
-                    f"{call.left} of {len(commands)} commands of {self._name!r} were not answered "
-                    f"within {timeout_s:g} s; they may or may not have been executed"
-                ) from None
-            raise EngineUnavailable(
-                f"the engine at {self._host}:{self._port} was not reached within {timeout_s:g} s; "
-                f"nothing was sent"
-            ) from None
-        finally:
-            if call is not None:
-                self._forget(call)
+        call = await self._exchange(lambda newest_ref: Call(commands, newest_ref), timeout_s)
         return [answer for answer in call.answers if answer is not None]
+
+    async def send_batch(self, commands: bytes | memoryview | Rows, *, timeout_s: float) -> bytes:
+        """The events (engine.wire.EVENT_DTYPE) of many commands (COMMAND_DTYPE), as bytes and in
+        the order of the commands: nothing is done for each by itself.
+
+        References all 0 get the session's next ones, consecutive references are kept: a batch sent
+        again under the same ones gets its original outcomes. Raises as `send` does.
+        """
+        if not len(commands):
+            return b""
+        call = await self._exchange(lambda newest_ref: BatchCall(commands, newest_ref), timeout_s)
+        return call.events()
 
     async def book(self, instrument: int, *, timeout_s: float = limits.CONNECT_S) -> BookAnswer:
         """Raises QueryRefused for an unknown instrument, EngineUnavailable."""
-        reply = await self._ask("book", instrument, timeout_s)
+        reply = await self._ask(timeout_s, "book", instrument=instrument)
         assert reply.book is not None
         book = reply.book
         orders = tuple(decode_resting_orders(book.orders))
         return BookAnswer(book.seq, Mode(book.mode), book.epoch, orders)
 
+    async def account(self, account: int, *, timeout_s: float = limits.CONNECT_S) -> AccountState:
+        """Its limits, and what it has open; also of one that the engine has not heard of. Raises
+        EngineUnavailable.
+        """
+        reply = await self._ask(timeout_s, "account", account=account)
+        assert reply.account is not None
+        return reply.account
+
     async def status(self, *, timeout_s: float = limits.CONNECT_S) -> EngineStatus:
         """Raises EngineUnavailable."""
-        reply = await self._ask("status", 0, timeout_s)
+        reply = await self._ask(timeout_s, "status")
         assert reply.status is not None
         return reply.status
 
@@ -185,9 +193,7 @@ class EngineClient:
 
         Raises LoginRefused; Disconnected where the journal ends before `from_seq` - 1.
         """
-        follower = Follower(
-            self._host, self._port, name=self._name, key=self._key, from_seq=from_seq
-        )
+        follower = Follower(self._endpoint, name=self._name, key=self._login.key, from_seq=from_seq)
         self._followers.add(follower)
         try:
             async for batch in follower.batches():
@@ -198,37 +204,45 @@ class EngineClient:
 
     # --- commands
 
-    def _call(self, commands: Sequence[Command]) -> _Call:
-        """Raises struct.error for a number that its field can't hold, ValueError for a reference
-        that is being sent already.
-        """
-        data = bytearray(encode_commands(commands))
-        column = np.frombuffer(data, COMMAND_DTYPE)["ref"]
-        newest, refs = self._newest_ref, column.tolist()
-        for index, ref in enumerate(refs):
-            refs[index] = ref or newest + 1
-            newest = max(newest, refs[index])
-        if len(set(refs)) < len(refs) or not self._pending.keys().isdisjoint(refs):
-            raise ValueError("a reference is being sent twice at the same time")
-        column[:] = refs
-        self._newest_ref = newest
-        return _Call(bytes(data), refs)
+    async def _exchange(self, make: Callable[[int], CallT], timeout_s: float) -> CallT:
+        """Sends what `make` makes of the newest reference used, and waits for all its answers."""
+        call: CallT | None = None
+        try:
+            async with asyncio.timeout(timeout_s):
+                async with self._turn:
+                    self._check_usable()
+                    call = make(self._newest_ref)
+                    self._unanswered.check_free(call)
+                    self._newest_ref = call.newest_ref
+                    await self._enter(call)
+                await call.done
+        except TimeoutError:
+            if call is not None and call.was_sent:
+                raise OutcomeUnknown(
+                    f"{call.left} of {call.count} commands of {self._name!r} were not answered "
+                    f"within {timeout_s:g} s; they may or may not have been executed"
+                ) from None
+            raise EngineUnavailable(
+                f"the engine at {self._endpoint} was not reached within {timeout_s:g} s; "
+                f"nothing was sent"
+            ) from None
+        finally:
+            if call is not None:
+                self._forget(call)
+        return call
 
-    async def _enter(self, call: _Call) -> None:
+    async def _enter(self, call: AnyCall) -> None:
         """As there is room among the unanswered. A lost connection does not stop it."""
-        size = limits.FRAME_COMMANDS_MAX
-        for start in range(0, len(call.refs), size):
-            refs = call.refs[start : start + size]
-            while len(self._pending) + len(refs) > limits.CLIENT_UNANSWERED_MAX:
+        for start in range(0, call.count, limits.FRAME_COMMANDS_MAX):
+            stop = min(start + limits.FRAME_COMMANDS_MAX, call.count)
+            while len(self._unanswered) + stop - start > limits.CLIENT_UNANSWERED_MAX:
                 self._has_room.clear()
                 await self._has_room.wait()
                 self._check_usable()
-            for index, ref in enumerate(refs, start):
-                self._pending[ref] = (call, index)
+            self._unanswered.enter(call, start, stop)
             if self._link is not None:
                 call.was_sent = True
-                chunk = call.data[start * COMMAND_BYTES : (start + len(refs)) * COMMAND_BYTES]
-                self._outbox.append(chunk)
+                self._outbox.append(call.data[start * COMMAND_BYTES : stop * COMMAND_BYTES])
                 if len(self._outbox) == 1:
                     # What other tasks send in this turn of the loop goes in the same message.
                     asyncio.get_running_loop().call_soon(self._flush)
@@ -241,71 +255,49 @@ class EngineClient:
                 chunk = data[start : start + limits.CLIENT_PAYLOAD_BYTES_MAX]
                 self._link.write(message(MessageType.COMMANDS, chunk))
 
-    def _forget(self, call: _Call) -> None:
-        """What is still unanswered is not sent again by itself."""
+    def _forget(self, call: AnyCall) -> None:
+        self._unanswered.forget(call)
         if call.left:
-            for ref in call.refs:
-                if ref in self._pending and self._pending[ref][0] is call:
-                    del self._pending[ref]
             self._has_room.set()
         if call.done.done() and not call.done.cancelled():
             call.done.exception()  # it may have come while the call waited for room
 
     def _receive(self, kind: int, payload: memoryview) -> None:
         if kind == MessageType.EVENTS:
-            self._answers(payload)
+            self._unanswered.receive(payload)
+            self.head_seq = max(self.head_seq, self._unanswered.newest_seq)
+            self._has_room.set()
         elif kind == MessageType.REPLY:
             reply = unpacked(payload, Reply)
             waiting = self._queries.pop(reply.id, None)
             if waiting is not None and not waiting.done():
                 waiting.set_result(reply)
 
-    def _answers(self, payload: memoryview) -> None:
-        first_seq, ts_ns = EVENTS.unpack_from(payload)
-        events: list[Event] = []
-        for event in decode_events(payload[EVENTS.size :]):
-            events.append(event)
-            if event.flags & EventFlag.LAST:
-                later_ns = limits.COMMAND_STEP_NS * (event.seq - first_seq)
-                self._answer(event.ref, Answer(event.seq, ts_ns + later_ns, tuple(events)))
-                events.clear()
-        self._has_room.set()
-
-    def _answer(self, ref: int, answer: Answer) -> None:
-        self.head_seq = max(self.head_seq, answer.seq)
-        call, index = self._pending.pop(ref, (None, 0))
-        if call is None:
-            return  # given up, or answered before the connection was lost
-        call.answers[index] = answer
-        call.left -= 1
-        if not call.left and not call.done.done():
-            call.done.set_result(None)
-
     # --- questions
 
-    async def _ask(self, what: str, instrument: int, timeout_s: float) -> Reply:
+    async def _ask(self, timeout_s: float, what: str, **about: int) -> Reply:
         """Asks again on the next connection when one is lost: a question has no effect."""
         try:
             async with asyncio.timeout(timeout_s):
                 while True:
                     self._check_usable()
                     await self._connected.wait()
-                    reply = await self._ask_once(what, instrument)
+                    reply = await self._ask_once(what, about)
                     if reply is not None:
                         break
         except TimeoutError:
             raise EngineUnavailable(
-                f"the engine at {self._host}:{self._port} did not answer within {timeout_s:g} s"
+                f"the engine at {self._endpoint} did not answer within {timeout_s:g} s"
             ) from None
         if reply.error:
             raise QueryRefused(reply.error)
         return reply
 
-    async def _ask_once(self, what: str, instrument: int) -> Reply | None:
+    async def _ask_once(self, what: str, about: dict[str, int]) -> Reply | None:
         if self._link is None:
             return None
         self._query_id += 1
-        query = Query(id=self._query_id, what=what, instrument=instrument)
+        query = Query(id=self._query_id, what=what, **about)
         waiting: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._queries[query.id] = waiting
         self._link.write(packed(MessageType.QUERY, query))
@@ -320,9 +312,8 @@ class EngineClient:
 
     async def _connect(self) -> None:
         link = await connect(
-            self._host,
-            self._port,
-            Login(name=self._name, key=self._key),
+            self._endpoint,
+            self._login,
             receive=self._receive,
             lost=self._on_lost,
         )
@@ -335,9 +326,9 @@ class EngineClient:
         self._newest_ref = max(self._newest_ref, accepted.last_ref)
         self._link = link
         self._outbox.clear()
-        for call, index in self._pending.values():
+        for call in self._unanswered.calls():
             call.was_sent = True
-            self._outbox.append(call.data[index * COMMAND_BYTES : (index + 1) * COMMAND_BYTES])
+        self._outbox.append(self._unanswered.again())
         self._flush()
         self._connected.set()
 
@@ -378,14 +369,14 @@ class EngineClient:
     def _end(self, error: EngineError) -> None:
         """No further attempt will be made: whoever waits is told."""
         self._ended = self._ended or error
-        for call in {call for call, _ in self._pending.values()}:
+        for call in self._unanswered.calls():
             if not call.done.done():
                 call.done.set_exception(_fate(call, error))
         self._connected.set()
         self._has_room.set()
 
 
-def _fate(call: _Call, error: EngineError) -> EngineError:
+def _fate(call: AnyCall, error: EngineError) -> EngineError:
     if isinstance(error, EngineUnavailable) and call.was_sent:
         return OutcomeUnknown(f"{error}; {call.left} commands were sent and not answered")
     return error

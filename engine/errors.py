@@ -38,6 +38,16 @@ class MarketFailed(EngineError):
     batch was shown.
     """
 
+    @classmethod
+    def on(cls, first_seq: int, error: BaseException | str) -> MarketFailed:
+        """On the batch that begins at this sequence number."""
+        why = error if isinstance(error, str) else repr(error)
+        return cls(
+            f"the market failed on the batch that begins at sequence {first_seq}: {why}. The "
+            f"engine has stopped, and showed nothing of it. This is a defect: keep the journal "
+            f"directory, it reproduces it"
+        )
+
 
 class ListenFailed(EngineError):
     """The engine can't listen where it was told to."""
@@ -71,3 +81,13 @@ class Disconnected(EngineError):
 
 class QueryRefused(EngineError):
     """The engine answered a question with a reason why not."""
+
+
+class MarketDataUnavailable(EngineError):
+    """Market data could not be published, for now. Trading goes on, and what is durable will be
+    published later.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason  # one or two words, for counting

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from typing import NamedTuple
 
 from engine import limits
+from engine.endpoint import Endpoint
 from engine.errors import Disconnected, EngineError
 from engine.link import Link, connect, may_pass
 from engine.protocol import SUBSCRIBE, TAIL, Login, MessageType, message
@@ -28,9 +29,8 @@ class TailBatch(NamedTuple):
 class Follower:
     """One iteration of the tail, on a connection of its own that takes no session over."""
 
-    def __init__(self, host: str, port: int, *, name: str, key: str, from_seq: int) -> None:
-        self._host = host
-        self._port = port
+    def __init__(self, endpoint: Endpoint, *, name: str, key: str, from_seq: int) -> None:
+        self._endpoint = endpoint
         self._login = Login(name=name, key=key, observe=True)
         self._next_seq = max(1, from_seq)
         self._batches: deque[TailBatch] = deque()
@@ -66,7 +66,7 @@ class Follower:
             self._expected = self._next_seq
             try:
                 self._link = await connect(
-                    self._host, self._port, self._login, receive=self._receive, lost=self._on_lost
+                    self._endpoint, self._login, receive=self._receive, lost=self._on_lost
                 )
             except EngineError as error:
                 if not may_pass(error):

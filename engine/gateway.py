@@ -6,12 +6,11 @@ Nothing is decided here about commands: whole reads of them go to the desk behin
 from __future__ import annotations
 
 import asyncio
-import hmac
 import logging
 from collections.abc import Sequence
 from typing import Protocol, cast
 
-import msgspec
+import numpy as np
 
 from engine import limits
 from engine.errors import BadMessage
@@ -31,27 +30,33 @@ from engine.protocol import (
     packed,
     unpacked,
 )
-from engine.types import CommandKind, Role
+from engine.types import GATEWAY_KINDS
 from engine.wire import COMMAND_BYTES
 
 log = logging.getLogger(__name__)
 
-
-class EngineKey(msgspec.Struct, frozen=True, kw_only=True):
-    role: Role
-    key: str
+_GATEWAY_KINDS = bytes(sorted(GATEWAY_KINDS))
 
 
 class Desk(Protocol):
-    """What stands behind the connections."""
+    """What stands behind the connections. One that `connected` refused is told of `left` and
+    `disconnected` too.
+    """
 
     def connected(self, connection: Connection) -> str:
         """Returns why there is no room for it, or nothing."""
 
-    def disconnected(self, connection: Connection) -> None: ...
+    def left(self, connection: Connection) -> None:
+        """It has logged out, is sent away, or is lost: nothing more is taken from it. Once."""
+
+    def disconnected(self, connection: Connection) -> None:
+        """It is gone, after `left`."""
 
     def login(self, connection: Connection, login: Login) -> None:
         """Answers by `Connection.accept` or `Connection.reject`, now or later."""
+
+    def admitted(self, connection: Connection, session: int) -> None:
+        """Its login is sequenced; session 0: there is no room for another name."""
 
     def receive(self, connection: Connection, commands: memoryview) -> None:
         """Commands of a connection that has been accepted; a whole number, at least one."""
@@ -66,6 +71,7 @@ class Connection(asyncio.Protocol):
         self.name = ""  # of the session, once a login has been seen
         self.session = 0
         self.is_observer = False
+        self.cancel_on_disconnect = False  # asked for by the login
         self.is_closing = False
         self.peer = "?"
         self._desk = desk
@@ -73,6 +79,7 @@ class Connection(asyncio.Protocol):
         self._reader = MessageReader(payload_bytes_max=limits.LOGIN_PAYLOAD_BYTES_MAX)
         self._transport: asyncio.Transport | None = None
         self._is_accepted = False
+        self._has_left = False
         self._began_at = self._heard_at = self._loop.time()
         self._has_sent = False  # since the last tick
         self._pending_bytes = 0
@@ -86,7 +93,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=limits.TAIL_BUFFER_BYTES_MAX)
-        self.peer = str(transport.get_extra_info("peername"))
+        self.peer = str(transport.get_extra_info("peername") or "unix")
         refusal = self._desk.connected(self)
         if refusal:
             self.reject(RejectCode.FULL, refusal)
@@ -100,8 +107,12 @@ class Connection(asyncio.Protocol):
             for kind, payload in self._reader.feed(data):
                 if kind == MessageType.COMMANDS:
                     commands.append(self._checked(payload))
-                else:
-                    self._handle(kind, payload)
+                    continue
+                if kind != MessageType.HEARTBEAT:
+                    # What came before it is before it: a logout cancels what they entered.
+                    self._pass_on(commands)
+                    commands = []
+                self._handle(kind, payload)
                 if self.is_closing:
                     return
         except BadMessage as error:
@@ -114,8 +125,7 @@ class Connection(asyncio.Protocol):
         """The transport then closes by itself."""
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.is_closing = True
-        self.wake.set()
+        self._leave()
         if self._kill is not None:
             self._kill.cancel()
         self._desk.disconnected(self)
@@ -151,17 +161,22 @@ class Connection(asyncio.Protocol):
         """
         if self.is_closing or self._transport is None:
             return
-        self.is_closing = True
+        self._leave()
         if not self._is_reading:
             self._transport.resume_reading()
         if self._transport.can_write_eof():
             self._transport.write_eof()
+        else:
+            self._transport.close()  # TLS: it says goodbye by itself, and waits for the other's
         self._kill = self._loop.call_later(limits.CLOSE_GRACE_S, self._transport.abort)
 
     def abort(self) -> None:
         if self._transport is not None:
-            self.is_closing = True
+            self._leave()
             self._transport.abort()
+
+    def admitted(self, session: int) -> None:
+        self._desk.admitted(self, session)
 
     def events(self, outcome: Outcome) -> None:
         """What became of own commands."""
@@ -230,6 +245,7 @@ class Connection(asyncio.Protocol):
             raise BadMessage("the first message must be a login")
         login = unpacked(payload, Login)
         self.name, self.is_observer = login.name or "?", login.observe
+        self.cancel_on_disconnect = login.cancel_on_disconnect
         self._desk.login(self, login)
 
     def _checked(self, payload: memoryview) -> memoryview:
@@ -239,8 +255,10 @@ class Connection(asyncio.Protocol):
             raise BadMessage("an observer sends no commands")
         if not payload or len(payload) % COMMAND_BYTES:
             raise BadMessage(f"{len(payload)} bytes of commands: each is {COMMAND_BYTES}")
-        if CommandKind.SESSION in bytes(payload[::COMMAND_BYTES]):
-            raise BadMessage("sessions are defined by logging in, not by command")
+        kinds = np.frombuffer(payload, np.uint8)[::COMMAND_BYTES].tobytes()
+        if len(kinds.translate(None, _GATEWAY_KINDS)) < len(kinds):
+            found = next(kind for kind in kinds if kind in _GATEWAY_KINDS)
+            raise BadMessage(f"commands of kind {found} are the gateway's own")
         return payload
 
     def _pass_on(self, commands: list[memoryview]) -> None:
@@ -264,28 +282,17 @@ class Connection(asyncio.Protocol):
         self._has_sent = True
         transport.writelines(parts)
 
+    def _leave(self) -> None:
+        self.is_closing = True
+        self.wake.set()
+        if not self._has_left:
+            self._has_left = True
+            self._desk.left(self)
+
     def _write(self, data: bytes) -> None:
         assert self._transport is not None
         self._has_sent = True
         self._transport.write(data)
-
-
-def role_of(keys: Sequence[EngineKey], key: str) -> Role | None:
-    """Looks at every key for as long as at any other, whichever it is."""
-    found = None
-    for each in keys:
-        if hmac.compare_digest(each.key.encode(), key.encode()) and key:
-            found = each.role
-    return found
-
-
-def name_problem(name: str) -> str:
-    """Why a session can't be called so, or nothing."""
-    if not name or not name.isprintable():
-        return f"{name!r} is no session name: it must be printable and not empty"
-    if len(name.encode()) > limits.SESSION_NAME_BYTES_MAX:
-        return f"the session name is longer than {limits.SESSION_NAME_BYTES_MAX} bytes"
-    return ""
 
 
 def _expect_bytes(payload: memoryview, size: int, what: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import cast
 
 from engine import limits
+from engine.endpoint import Endpoint
 from engine.errors import (
     BadMessage,
     Disconnected,
@@ -139,8 +140,7 @@ class Link(asyncio.Protocol):
 
 
 async def connect(
-    host: str,
-    port: int,
+    endpoint: Endpoint,
     login: Login,
     *,
     receive: Callable[[int, memoryview], None],
@@ -150,13 +150,13 @@ async def connect(
     link = Link(login, receive=receive, lost=lost)
     try:
         async with asyncio.timeout(limits.CONNECT_S):
-            await asyncio.get_running_loop().create_connection(lambda: link, host, port)
+            await endpoint.connect(lambda: link)
             await link.accepted
     except (OSError, TimeoutError) as error:
         link.abort()
         why = "it does not answer" if isinstance(error, TimeoutError) else error.strerror or error
         raise EngineUnavailable(
-            f"the engine at {host}:{port} can't be reached: {why}. Is it running?"
+            f"the engine at {endpoint} can't be reached: {why}. Is it running?"
         ) from error
     except BaseException:
         link.abort()

@@ -13,11 +13,13 @@ from typing import Protocol
 
 from engine.core_market import RustMarket
 from engine.errors import EngineImplementationUnavailable
+from engine.limits import RULES
 from engine.reference import PythonMarket
-from engine.snapshot import InstrumentState, SessionState
+from engine.snapshot import AccountState, InstrumentState, SessionState
 
 __all__ = [
     "IMPLEMENTATIONS",
+    "AccountState",
     "InstrumentState",
     "Market",
     "PythonMarket",
@@ -50,19 +52,33 @@ class Market(Protocol):
     def last_ts_ns(self) -> int:
         """When the last command happened, on the sequencer's clock; it never goes back."""
 
-    def apply(self, commands: bytes | memoryview, ts_ns: int) -> bytes:
+    def apply(self, commands: bytes | memoryview, ts_ns: int, *, rules: int = RULES) -> bytes:
         """Applies a batch of 64-byte commands in order and returns all their 80-byte events, at
         least one for each.
 
         The first command gets `last_seq + 1` and happens at `ts_ns`, each further one a microsecond
-        later. Raises ValueError, having changed nothing, when the length is no multiple of 64 or a
-        number leaves its field.
+        later. `rules` are those that the batch was sequenced under: 1 knows limit and market orders
+        only. Raises ValueError, having changed nothing, when the length is no multiple of 64, a
+        number leaves its field, or nobody ever had such rules.
         """
 
     def orders(self, instrument: int) -> bytes:
-        """Its open orders, 48 bytes each: bids, then asks; best price first, then oldest first.
+        """Its resting orders, 48 bytes each: bids, then asks; best price first, then oldest first.
 
-        Raises UnknownInstrument.
+        Raises UnknownInstrument, as do the next three.
+        """
+
+    def stops(self, instrument: int) -> bytes:
+        """Its stops that wait for their trade, 72 bytes each, oldest first."""
+
+    def depth(self, instrument: int, levels: int) -> bytes:
+        """Its best prices, so many a side at most, with what is displayed there: 32 bytes each
+        (`engine.wire.DEPTH_DTYPE`); bids, then asks; best first.
+        """
+
+    def displayed_orders(self, instrument: int, count: int) -> bytes:
+        """Its best orders, so many a side at most, with what they display: 32 bytes each
+        (`engine.wire.DISPLAYED_ORDER_DTYPE`); bids, then asks; best price first, then oldest first.
         """
 
     def instruments(self) -> tuple[InstrumentState, ...]:
@@ -70,6 +86,15 @@ class Market(Protocol):
 
     def sessions(self) -> tuple[SessionState, ...]:
         """Ascending by number."""
+
+    def accounts(self) -> tuple[AccountState, ...]:
+        """Those with limits, a group or a kill switch of their own; ascending by number."""
+
+    def account(self, account: int) -> AccountState:
+        """Any account: of one that nothing is known of, the defaults."""
+
+    def next_expiry_ns(self) -> int | None:
+        """When the next order's time has come, in instruments that are not closed."""
 
     def snapshot(self) -> bytes:
         """The whole state in the canonical bytes of `engine.snapshot`."""

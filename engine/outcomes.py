@@ -15,10 +15,13 @@ import numpy.typing as npt
 from engine.limits import OUTCOME_BYTES_MAX
 from engine.reject import Reason
 from engine.ring import Ring
-from engine.types import CommandKind, EventFlag, EventKind
+from engine.types import GATEWAY_KINDS, CommandKind, EventFlag, EventKind
 from engine.wire import COMMAND_BYTES, COMMAND_DTYPE, EVENT_BYTES, EVENT_DTYPE
 
 Rows = npt.NDArray[Any]
+
+_IS_GATEWAY_KIND = np.zeros(256, bool)
+_IS_GATEWAY_KIND[sorted(GATEWAY_KINDS)] = True
 
 
 class Outcome(NamedTuple):
@@ -32,9 +35,12 @@ class Outcome(NamedTuple):
 class Outcomes:
     """Of one session."""
 
-    def __init__(self, *, last_ref: int = 0, bytes_max: int = OUTCOME_BYTES_MAX) -> None:
+    def __init__(
+        self, *, last_ref: int = 0, expired_ref: int = 0, bytes_max: int = OUTCOME_BYTES_MAX
+    ) -> None:
+        """`expired_ref`: outcomes of references up to this one were given, and are held no more."""
         self.last_ref = last_ref  # the highest reference that has been sequenced
-        self._ring = Ring[Outcome](bytes_max=bytes_max)
+        self._ring = Ring[Outcome](bytes_max=bytes_max, evicted_through=expired_ref)
 
     def add(self, first_ref: int, last_ref: int, outcome: Outcome) -> None:
         self.last_ref = last_ref
@@ -84,11 +90,11 @@ def _of_the_same(commands: Rows, events: Rows) -> Rows:
     """
     refs, firsts = np.unique(events["ref"], return_index=True)
     asked, told = commands[np.searchsorted(commands["ref"], refs)], events[firsts]
-    same = np.ones(len(refs), bool)
-    for name in ("instrument", "order_id"):
-        same &= told[name] == asked[name]
-    is_order = asked["kind"] <= CommandKind.CANCEL
-    return events[np.isin(events["ref"], refs[same | ~is_order])]
+    # A replaced order is told under its new id.
+    told_id = np.where(told["kind"] == EventKind.REPLACED, told["contra_id"], told["order_id"])
+    same = (told["instrument"] == asked["instrument"]) & (told_id == asked["order_id"])
+    is_of_one_order = asked["kind"] <= CommandKind.REPLACE
+    return events[np.isin(events["ref"], refs[same | ~is_of_one_order])]
 
 
 def command_ends(events: bytes, count: int) -> npt.NDArray[np.intp]:
@@ -106,10 +112,15 @@ def events_of(events: bytes, ends: npt.NDArray[np.intp], start: int, count: int)
     return events[first * EVENT_BYTES : int(ends[start + count - 1]) * EVENT_BYTES]
 
 
+def sessions_of(commands: bytes) -> npt.NDArray[np.uint16]:
+    """Of each command; 0 for the gateway's own."""
+    rows = np.frombuffer(commands, COMMAND_DTYPE)
+    return np.where(_IS_GATEWAY_KIND[rows["kind"]], np.uint16(0), rows["session"])
+
+
 def runs(commands: bytes) -> Iterator[tuple[int, int, int]]:
     """(session, start, count) of consecutive commands of one session, without the gateway's own."""
-    rows = np.frombuffer(commands, COMMAND_DTYPE)
-    sessions = np.where(rows["kind"] == CommandKind.SESSION, 0, rows["session"])
+    sessions = sessions_of(commands)
     starts = np.concatenate(([0], np.flatnonzero(np.diff(sessions)) + 1))
     counts = np.diff(np.concatenate((starts, [len(commands) // COMMAND_BYTES])))
     for start, count in zip(starts.tolist(), counts.tolist(), strict=True):

@@ -4,7 +4,7 @@ Both ways, little-endian: u32 bytes of payload, u8 type, u8 version, u16 zero, p
 letters. A client sends L (login) and, once it has A (accepted), C (commands), Q (a question),
 S (subscribe to the tail), H (heartbeat) and O (logout); an observer sends no C. The engine sends
 A, E (events of one's own commands), T (tail), R (a reply), H, and J: why it now closes the
-connection.
+connection. For clients in other languages: docs/reference/engine-wire.md.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import msgspec
 
 from engine.errors import BadMessage
 from engine.limits import U32_MAX
-from engine.snapshot import InstrumentState, SessionState
+from engine.snapshot import AccountState, InstrumentState, SessionState
 
 VERSION = 1
 HEADER = struct.Struct("<IBBH")
@@ -61,6 +61,9 @@ class Login(msgspec.Struct, frozen=True, kw_only=True):
     name: str  # of the session: stable, 32 bytes at most
     key: str
     observe: bool = False  # no session: it may ask and subscribe, and takes over from nobody
+    # Role TRADE only: when the connection ends, the session's open orders are canceled. It holds
+    # until a login under this name says otherwise, over restarts of the engine too.
+    cancel_on_disconnect: bool = False
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,6 +73,7 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True):
     head_seq: int  # the newest durable sequence number
     implementation: str
     shard: int
+    cancel_on_disconnect: bool = False  # as the login asked; journalled
 
 
 class Rejected(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,8 +83,9 @@ class Rejected(msgspec.Struct, frozen=True, kw_only=True):
 
 class Query(msgspec.Struct, frozen=True, kw_only=True):
     id: int  # comes back in the reply
-    what: str  # "book" or "status"
+    what: str  # "book", "account" or "status"
     instrument: Annotated[int, msgspec.Meta(ge=0, le=U32_MAX)] = 0  # "book" only
+    account: Annotated[int, msgspec.Meta(ge=0)] = 0  # "account" only
 
 
 class Book(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,6 +93,20 @@ class Book(msgspec.Struct, frozen=True, kw_only=True):
     mode: int
     epoch: int
     orders: bytes  # 48 bytes each (engine.wire)
+
+
+class FeedStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """How publishing market data to Redis is doing. Counts are since the engine started."""
+
+    state: str  # starting, publishing, catching up, waiting (for what `problem` tells)
+    problem: str = ""
+    published_seq: int = 0
+    lag: int = 0  # durable commands that are not published yet
+    batches: int = 0
+    entries: int = 0
+    repeated: int = 0  # entries that were there already
+    gaps: int = 0
+    errors: dict[str, int] = {}  # by reason: docs/reference/market-data.md
 
 
 class EngineStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,13 +118,15 @@ class EngineStatus(msgspec.Struct, frozen=True, kw_only=True):
     sessions: tuple[SessionState, ...]
     connected: tuple[str, ...]  # names of the sessions that are connected now
     frames: int  # journal frames since the engine started
-    tails: int  # subscribers
+    tails: int  # subscribers, the publisher of market data among them
+    market_data: FeedStatus | None = None  # None: none is published
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     id: int
     error: str = ""  # set: nothing else is
     book: Book | None = None
+    account: AccountState | None = None
     status: EngineStatus | None = None
 
 
@@ -176,5 +197,5 @@ def unpacked(payload: memoryview, kind: type[Message]) -> Message:
     """Raises BadMessage for a payload that is not one."""
     try:
         return msgspec.msgpack.decode(payload, type=kind)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadMessage(f"a payload that is no {kind.__name__}: {error}") from error

@@ -27,6 +27,8 @@ class Reason(IntEnum):
     INSTRUMENT_LIVE = 14  # a shadow session, or CLEAR, met an instrument that is live
     STALE_EPOCH = 15
     INSTRUMENT_MISMATCH = 16  # an instrument defined again under another name
+    INSTRUMENT_HALTED = 17  # cancels and reductions only
+    ACCOUNT_KILLED = 18  # the account's kill switch is on: cancels and reductions only
 
     # 20..: order identity
     DUPLICATE_ORDER_ID = 20  # an open order has this id
@@ -36,15 +38,36 @@ class Reason(IntEnum):
     # 30..: numbers
     BAD_PRICE = 30  # not positive; or not 0 on a market order
     PRICE_TOO_HIGH = 31
-    BAD_QUANTITY = 32  # zero
+    BAD_QUANTITY = 32  # zero; or a reduction that reduces nothing
     QUANTITY_TOO_LARGE = 33
+    PRICE_TOO_LOW = 34
+    PRICE_OFF_TICK = 35  # no multiple of the instrument's tick
+    QUANTITY_OFF_LOT = 36  # no multiple of the instrument's lot
+    NOTIONAL_TOO_LARGE = 37
+    BAD_STOP_PRICE = 38  # not positive, outside the price band, or off tick
+    BAD_DISPLAY_QUANTITY = 39  # zero, not below the quantity, off lot, or too many parts
 
     # 40..: bounds
     BOOK_FULL = 40
+    LEVELS_FULL = 41  # too many different prices
+    STOPS_FULL = 42
+    ACCOUNTS_FULL = 43  # too many accounts with limits of their own
+    ACCOUNT_OPEN_ORDERS = 44
+    ACCOUNT_OPEN_QUANTITY = 45
+    ACCOUNT_RATE = 46  # too many orders in this second
 
     # 50..: given by the gateway, never journalled
     OUTCOME_EXPIRED = 50  # a reference sent again, too old for its outcome to be still held
 
+    # 60..: what the order asks for can't be had
+    BAD_MINIMUM_QUANTITY = 60  # zero, above the quantity, or off lot
+    ALREADY_EXPIRED = 61
+    WOULD_TRADE = 62  # post-only
+
     # 100..: why an order was canceled
-    UNFILLED = 100  # IOC or market: nothing more to trade with
+    UNFILLED = 100  # IOC, FOK, market, minimum: not enough to trade with
     BY_REQUEST = 101
+    EXPIRED = 102
+    SELF_TRADE = 103
+    MASS_CANCEL = 104
+    DISCONNECTED = 105  # its session went away and had asked for this

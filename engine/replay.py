@@ -20,39 +20,51 @@ from engine.frame import (
     read_frame_header,
     read_segment_header,
 )
-from engine.limits import COMMAND_STEP_NS
+from engine.limits import COMMAND_STEP_NS, READ_AHEAD_BYTES, RULES
 from engine.segment import segment_path
 from engine.wire import COMMAND_BYTES
-
-HOW_TO_GO_ON = (
-    "Restore the journal directory from a backup, or move it aside to begin an empty shard "
-    "(which gives up every order it holds)"
-)
 
 
 class Frame(NamedTuple):
     first_seq: int
     ts_ns: int
     commands: bytes
+    rules: int = RULES  # under which it is applied
 
     @property
     def length(self) -> int:
         return len(self.commands) // COMMAND_BYTES
 
+    @property
+    def last_seq(self) -> int:
+        return self.first_seq + self.length - 1
+
 
 class JournalReader:
-    """Follows a journal from its first frame, also while it is being written.
-
-    `link` says how far it has come. Not for several threads at once.
+    """Follows a journal from its first frame, or from the one after `start`, which must be the
+    first of a segment; also while it is being written. Not for several threads at once.
     """
 
-    def __init__(self, directory: Path, *, shard: int) -> None:
-        self.link = START
+    def __init__(self, directory: Path, *, shard: int, start: Link = START) -> None:
         self.path: Path | None = None  # the segment being read; None before the first
         self.offset = 0  # where its next frame begins
+        self.next_seq = start.next_seq
         self._directory = directory
         self._shard = shard
+        self._start = start
+        self._crc = start.crc
+        self._next_ts_ns = start.next_ts_ns
+        self._header = b""  # the last frame's
         self._fd = -1
+        self._ahead = b""  # of the segment, from `_ahead_at` on
+        self._ahead_at = 0
+
+    @property
+    def link(self) -> Link:
+        """How far it has come."""
+        if not self._header:
+            return self._start
+        return Link(self.next_seq, self._crc, header_hash(self._header), self._next_ts_ns)
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -75,7 +87,17 @@ class JournalReader:
             return found
 
     def _read_frame(self) -> Frame | Unreadable | None:
-        data = os.pread(self._fd, FRAME_HEADER_BYTES, self.offset)
+        found = self._frame_ahead()
+        if not isinstance(found, Frame):
+            # What was read ahead ends here, or was read before this frame was written.
+            self._ahead = os.pread(self._fd, READ_AHEAD_BYTES, self.offset)
+            self._ahead_at = self.offset
+            found = self._frame_ahead()
+        return found
+
+    def _frame_ahead(self) -> Frame | Unreadable | None:
+        at = self.offset - self._ahead_at
+        data = self._ahead[at : at + FRAME_HEADER_BYTES]
         if not data.strip(b"\0"):
             return None
         if len(data) < FRAME_HEADER_BYTES:
@@ -87,32 +109,29 @@ class JournalReader:
         if misplaced:
             return Unreadable(misplaced, intact=True)
         size = header.length * COMMAND_BYTES
-        commands = os.pread(self._fd, size, self.offset + FRAME_HEADER_BYTES)
+        at += FRAME_HEADER_BYTES
+        commands = self._ahead[at : at + size]
         if len(commands) < size:
             return Unreadable("the file ends inside its commands")
         if crc32c.crc32c(commands) != header.commands_crc:
             return Unreadable("the checksum of its commands is wrong")
         self.offset += FRAME_HEADER_BYTES + size
-        self.link = Link(
-            next_seq=header.first_seq + header.length,
-            crc=header.crc,
-            frame_hash=header_hash(data),
-            next_ts_ns=header.ts_ns + header.length * COMMAND_STEP_NS,
-        )
-        return Frame(header.first_seq, header.ts_ns, commands)
+        self.next_seq = header.first_seq + header.length
+        self._crc, self._header = header.crc, data
+        self._next_ts_ns = header.ts_ns + header.length * COMMAND_STEP_NS
+        return Frame(header.first_seq, header.ts_ns, commands, header.rules)
 
     def _misplaced(self, header: FrameHeader) -> str:
-        link = self.link
-        if header.first_seq != link.next_seq:
-            return f"it begins at sequence {header.first_seq} where {link.next_seq} must follow"
-        if header.previous_crc != link.crc:
+        if header.first_seq != self.next_seq:
+            return f"it begins at sequence {header.first_seq} where {self.next_seq} must follow"
+        if header.previous_crc != self._crc:
             return "it was written after another frame than the one before it"
-        if header.ts_ns < link.next_ts_ns:
+        if header.ts_ns < self._next_ts_ns:
             return "it is earlier than the frame before it"
         return ""
 
     def _open_next(self) -> bool:
-        path = segment_path(self._directory, self.link.next_seq)
+        path = segment_path(self._directory, self.next_seq)
         if path == self.path or not path.exists():
             return False
         fd = os.open(path, os.O_RDONLY)
@@ -123,23 +142,36 @@ class JournalReader:
             raise
         self.close()
         self._fd, self.path, self.offset = fd, path, SEGMENT_HEADER_BYTES
+        self._ahead, self._ahead_at = b"", SEGMENT_HEADER_BYTES
         return True
 
     def _check_segment(self, path: Path, data: bytes) -> None:
         header = read_segment_header(data)
         if isinstance(header, Unreadable):
-            raise JournalDamaged(f"{path} is no journal segment: {header.why}. {HOW_TO_GO_ON}")
+            raise JournalDamaged(
+                f"{path} is no journal segment that can be read: {header.why}. "
+                f"{how_to_go_on(self._directory, header)}"
+            )
         if header.shard != self._shard:
             raise JournalDamaged(
                 f"{path} belongs to shard {header.shard}, this engine is shard {self._shard}: "
                 f"correct `engine.shard`, or give this shard a directory of its own"
             )
-        if (header.first_seq, header.previous_hash, header.previous_crc) != (
-            self.link.next_seq,
-            self.link.frame_hash,
-            self.link.crc,
-        ):
+        link = self.link
+        follows = (header.first_seq, header.previous_crc, header.previous_hash)
+        if follows != (link.next_seq, link.crc, link.frame_hash):
             raise JournalDamaged(
                 f"{path} does not continue the segment before it: it follows another frame than "
-                f"the one with sequence {self.link.next_seq - 1}. {HOW_TO_GO_ON}"
+                f"the one with sequence {self.next_seq - 1}. {how_to_go_on(self._directory)}"
             )
+
+
+def how_to_go_on(directory: Path, found: Unreadable | None = None) -> str:
+    """The next step of an operator whose journal can't be read."""
+    if found is not None and found.is_newer:
+        return "Start the release that wrote it, or a later one; nothing was changed"
+    return (
+        f"Nothing was changed. `railswitch journal verify {directory}` says what is whole; "
+        f"`railswitch journal repair {directory}` says what can be done, best with --from and an "
+        f"intact copy or a backup of the directory"
+    )

@@ -29,8 +29,8 @@ class Ring(Generic[T]):
     (['a', 'b'], ['b'], True, False)
     """
 
-    def __init__(self, *, bytes_max: int) -> None:
-        self.evicted_through = 0  # the last key of the newest item that had to go
+    def __init__(self, *, bytes_max: int, evicted_through: int = 0) -> None:
+        self.evicted_through = evicted_through  # the last key of the newest item that had to go
         self._bytes_max = bytes_max
         self._bytes = 0
         self._held: deque[_Held[T]] = deque()

@@ -1,76 +1,50 @@
-"""Makes journal frames out of what arrived: stamps sessions, sorts out references sent again,
-gives out sequence numbers and times.
+"""Decides what of all that arrives is sequenced, and in which order: references sent again get
+their first outcome, logins wait for what came before them, new names get their numbers.
 
-It works on batches of bytes and reads no clock; between two drafts it must have been told, by
-`settle`, what the last one came to.
+It works on whole batches of bytes, reads no clock, and hands over to a committer
+(`engine.commit`), which tells what each came to in the same order.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
-from typing import Generic, NamedTuple, TypeVar
+from collections.abc import Callable, Iterable
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
-from engine.frame import FRAME_HEADER_BYTES
-from engine.limits import COMMAND_STEP_NS, FRAME_COMMANDS_MAX, SESSIONS_MAX
-from engine.outcomes import Outcome, Outcomes, Rows, command_ends, events_of, runs
+from engine.commit import Committer, Settled
+from engine.held import HeldFrame
+from engine.limits import SESSIONS_MAX
+from engine.outcomes import Outcome, Outcomes, command_ends, events_of, runs
 from engine.snapshot import SessionState
-from engine.types import Role
-from engine.wire import COMMAND_BYTES, COMMAND_DTYPE, encode_command, session_command
-
-Sender = TypeVar("Sender")
-
-
-class Batch(NamedTuple, Generic[Sender]):
-    """Commands of one session, in the order received."""
-
-    sender: Sender
-    session: int
-    commands: memoryview
+from engine.types import EventKind, Role
+from engine.wire import (
+    COMMAND_BYTES,
+    COMMAND_DTYPE,
+    decode_events,
+    encode_command,
+    session_command,
+)
 
 
-class Entry(NamedTuple, Generic[Sender]):
-    """A login. What was received under this name before it is sequenced before it."""
+class Sender(Protocol):
+    """Whoever sends commands."""
 
-    sender: Sender
-    name: str
-    role: Role
+    def events(self, outcome: Outcome) -> None:
+        """What became of some of its commands. It is durable."""
 
+    def consumed(self, size: int) -> None:
+        """So many bytes of its commands have been answered."""
 
-class Part(NamedTuple, Generic[Sender]):
-    """One session's commands [start, start + length) in a draft."""
-
-    sender: Sender | None  # None: the gateway's own
-    session: int
-    start: int
-    length: int
+    def admitted(self, session: int) -> None:
+        """Its login is sequenced, and so is whatever was received under that name before it. 0: no
+        number is left for another name.
+        """
 
 
-class Admitted(NamedTuple, Generic[Sender]):
-    sender: Sender
-    session: int  # 0: no number is left for another name
-
-
-class Draft(Generic[Sender]):
-    """The next frame, and what can be answered once it is durable."""
-
-    def __init__(self) -> None:
-        self.frame = bytearray(FRAME_HEADER_BYTES)
-        self.first_seq = 0
-        self.ts_ns = 0
-        self.count = 0
-        self.parts: list[Part[Sender]] = []
-        self.repeats: list[tuple[Sender, Outcome]] = []
-        self.admitted: list[Admitted[Sender]] = []
-        self.consumed: list[tuple[Sender, int]] = []  # bytes of commands that left the queue
-
-    def add(self, sender: Sender | None, session: int, commands: bytes | memoryview) -> None:
-        count = len(commands) // COMMAND_BYTES
-        self.parts.append(Part(sender, session, self.count, count))
-        self.frame += commands
-        self.count += count
+SenderT = TypeVar("SenderT", bound=Sender)
+Answered = Callable[[Outcome], None]
 
 
 class Session(NamedTuple):
@@ -78,157 +52,216 @@ class Session(NamedTuple):
     role: Role
 
 
-class Sequencer(Generic[Sender]):
+class Batch(NamedTuple, Generic[SenderT]):
+    """Commands of one session, in the order received."""
+
+    sender: SenderT
+    commands: bytes | memoryview
+
+
+class Entry(NamedTuple, Generic[SenderT]):
+    """A login under a name that has a number."""
+
+    sender: SenderT
+
+
+class Own(NamedTuple):
+    """A command of the gateway's own, with reference 0."""
+
+    command: bytes
+    answered: Answered
+
+
+class Lane(Generic[SenderT]):
+    """One session's way: what came to an end, what is with the committer, what has to wait."""
+
+    __slots__ = ("newest_ref", "number", "outcomes", "unsettled", "waiting")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.outcomes = Outcomes()
+        self.newest_ref = 0  # given to the committer
+        self.unsettled = 0  # commands that are with the committer
+        self.waiting: deque[Batch[SenderT] | Entry[SenderT] | Own] = deque()
+
+
+class Owner(NamedTuple, Generic[SenderT]):
+    """What the committer gives back with what became of the commands."""
+
+    lane: Lane[SenderT]
+    sender: SenderT | None
+    answered: Answered | None  # of the gateway's own
+
+
+class Sequencer(Generic[SenderT]):
+    """`restored` and `replayed`, then `begin`, then the rest."""
+
     def __init__(self) -> None:
         self.sessions: dict[str, Session] = {}
-        self._outcomes: dict[int, Outcomes] = {}
-        self._next_seq = 1
-        self._next_ts_ns = 0
-        # While a draft is made: the highest reference that it holds of each session in it.
-        self._newest: dict[int, int] = {}
+        self.unsettled = 0  # commands that are with the committer
+        self._lanes: dict[int, Lane[SenderT]] = {}
+        self._committer: Committer
 
-    def resume(self, sessions: Iterable[SessionState], *, next_seq: int, next_ts_ns: int) -> None:
-        """Goes on from a replayed journal; `replayed` has been told of its frames."""
-        for each in sessions:
-            self.sessions[each.name] = Session(each.session, each.role)
-            self._of(each.session).last_ref = each.last_ref
-        self._next_seq = next_seq
-        self._next_ts_ns = next_ts_ns
+    # --- before it begins
+
+    def restored(self, session: int, expired_ref: int, frames: Iterable[HeldFrame]) -> None:
+        """Takes what a snapshot holds of a session's outcomes; those up to `expired_ref` are gone.
+        Before `replayed` is told of what follows the snapshot.
+        """
+        self._lane(session).outcomes = Outcomes(last_ref=expired_ref, expired_ref=expired_ref)
+        for frame in frames:
+            self.replayed(*frame)
 
     def replayed(self, commands: bytes, first_seq: int, ts_ns: int, events: bytes) -> None:
         """Takes the outcomes of a frame that an earlier process answered."""
         ends = command_ends(events, len(commands) // COMMAND_BYTES)
+        refs = np.frombuffer(commands, COMMAND_DTYPE)["ref"]
         for session, start, count in runs(commands):
             outcome = Outcome(first_seq, ts_ns, events_of(events, ends, start, count))
-            self._keep(session, commands, start, count, outcome)
+            first, last = int(refs[start]), int(refs[start + count - 1])
+            self._lane(session).outcomes.add(first, last, outcome)
+
+    def begin(self, sessions: Iterable[SessionState], committer: Committer) -> None:
+        """Goes on from what was replayed."""
+        self._committer = committer
+        for each in sessions:
+            self.sessions[each.name] = Session(each.session, each.role)
+            lane = self._lane(each.session)
+            lane.outcomes.last_ref = lane.newest_ref = each.last_ref
+
+    # --- what arrives
+
+    def receive(
+        self, sender: SenderT, session: int, commands: bytes | memoryview, now_ns: int
+    ) -> None:
+        lane = self._lane(session)
+        if lane.waiting:
+            lane.waiting.append(Batch(sender, commands))
+            return
+        owner = Owner(lane, sender, None)
+        last_ref = self._committer.offer(owner, session, commands, lane.newest_ref, now_ns)
+        if last_ref:
+            self._count(lane, len(commands) // COMMAND_BYTES)
+            lane.newest_ref = last_ref
+        else:
+            lane.waiting.append(Batch(sender, commands))
+            self._go_on(lane, now_ns)
+
+    def enter(self, sender: SenderT, name: str, role: Role, now_ns: int) -> None:
+        known = self.sessions.get(name)
+        if known is not None:
+            self._queue(self._lane(known.number), Entry(sender), now_ns)
+        elif len(self.sessions) >= SESSIONS_MAX:
+            sender.admitted(0)
+        else:
+            number = max((each.number for each in self.sessions.values()), default=0) + 1
+            self.sessions[name] = Session(number, role)
+            command = session_command(session=number, name=name, role=role)
+            lane = self._lane(number)
+            self._queue(lane, Own(encode_command(command), _check_session), now_ns)
+            self._queue(lane, Entry(sender), now_ns)
+
+    def own(self, session: int, command: bytes, answered: Answered, now_ns: int) -> None:
+        """After what was received of the session before; 0: none."""
+        self._queue(self._lane(session), Own(command, answered), now_ns)
 
     def last_ref(self, session: int) -> int:
-        return self._of(session).last_ref
+        """The highest reference that has an outcome."""
+        return self._lane(session).outcomes.last_ref
 
-    def draft(self, queue: deque[Batch[Sender] | Entry[Sender]], now_ns: int) -> Draft[Sender]:
-        """Takes from the queue's left what fits one frame; what has to wait for the next stays."""
-        draft = Draft[Sender]()
-        held: list[Batch[Sender] | Entry[Sender]] = []
-        blocked: set[int] = set()  # sessions whose order would suffer if more of them were taken
-        self._newest.clear()
-        while queue and draft.count < FRAME_COMMANDS_MAX:
-            item = queue.popleft()
-            session = self._number_of(item)
-            if session in blocked:
-                held.append(item)
-            elif isinstance(item, Entry):
-                self._admit(draft, item)
-            else:
-                rest = self._take(draft, item)
-                if rest is not None:
-                    blocked.add(session)
-                    held.append(rest)
-        queue.extendleft(reversed(held))
-        self._seal(draft, now_ns)
-        return draft
+    # --- what it comes to
 
-    def settle(self, draft: Draft[Sender], events: bytes) -> Iterable[tuple[Part[Sender], Outcome]]:
-        """What each part of a durable draft came to."""
-        ends = command_ends(events, draft.count)
-        commands = memoryview(draft.frame)[FRAME_HEADER_BYTES:]
-        for part in draft.parts:
-            chunk = events_of(events, ends, part.start, part.length)
-            outcome = Outcome(draft.first_seq, draft.ts_ns, chunk)
-            if part.sender is not None:
-                self._keep(part.session, commands, part.start, part.length, outcome)
-            yield part, outcome
-
-    def _number_of(self, item: Batch[Sender] | Entry[Sender]) -> int:
-        if isinstance(item, Batch):
-            return item.session
-        known = self.sessions.get(item.name)
-        return known.number if known else 0
-
-    def _admit(self, draft: Draft[Sender], entry: Entry[Sender]) -> None:
-        known = self.sessions.get(entry.name)
-        if known is not None:
-            draft.admitted.append(Admitted(entry.sender, known.number))
-            return
-        if len(self.sessions) >= SESSIONS_MAX:
-            draft.admitted.append(Admitted(entry.sender, 0))
-            return
-        number = max((each.number for each in self.sessions.values()), default=0) + 1
-        command = session_command(session=number, name=entry.name, role=entry.role)
-        draft.add(None, number, encode_command(command))
-        self.sessions[entry.name] = Session(number, entry.role)
-        draft.admitted.append(Admitted(entry.sender, number))
-
-    def _take(self, draft: Draft[Sender], batch: Batch[Sender]) -> Batch[Sender] | None:
-        """Puts what may go now into the draft; returns what has to wait."""
-        rows = np.frombuffer(batch.commands, COMMAND_DTYPE)
-        room = FRAME_COMMANDS_MAX - draft.count
-        outcomes = self._of(batch.session)
-        newest = self._newest.get(batch.session, outcomes.last_ref)
-        refs = rows["ref"]
-        if int(refs[0]) > newest and bool((refs[1:] > refs[:-1]).all()):
-            taken = min(room, len(rows))
-            draft.add(batch.sender, batch.session, batch.commands[: taken * COMMAND_BYTES])
-            self._newest[batch.session] = int(refs[taken - 1])
-        else:
-            taken = self._take_mixed(draft, batch, rows, outcomes, newest)
-        draft.consumed.append((batch.sender, taken * COMMAND_BYTES))
-        if taken == len(rows):
-            return None
-        return batch._replace(commands=batch.commands[taken * COMMAND_BYTES :])
-
-    def _take_mixed(
-        self,
-        draft: Draft[Sender],
-        batch: Batch[Sender],
-        rows: Rows,
-        outcomes: Outcomes,
-        newest: int,
-    ) -> int:
-        """Of a batch with references out of order: answers those that have an outcome, takes new
-        ones while they ascend. One sent twice within a frame has no outcome yet, and waits.
+    def settle(self, frame: Settled, now_ns: int) -> None:
+        """Answers those whose commands the frame holds. Raises ValueError where the market refused
+        what the gateway may rely on.
         """
-        rows = rows[: FRAME_COMMANDS_MAX - draft.count]
+        first_seq, ts_ns = frame.first_seq, frame.ts_ns
+        self.unsettled -= frame.length
+        for (lane, sender, answered), count, first_ref, last_ref, events in frame.parts:
+            outcome = Outcome(first_seq, ts_ns, events)
+            lane.unsettled -= count
+            if answered is not None:
+                answered(outcome)
+            else:
+                lane.outcomes.add(first_ref, last_ref, outcome)
+                sender.events(outcome)
+                sender.consumed(count * COMMAND_BYTES)
+            if lane.waiting:
+                self._go_on(lane, now_ns)
+
+    # --- within
+
+    def _lane(self, session: int) -> Lane[SenderT]:
+        lane = self._lanes.get(session)
+        if lane is None:
+            lane = self._lanes[session] = Lane(session)
+        return lane
+
+    def _count(self, lane: Lane[SenderT], commands: int) -> None:
+        lane.unsettled += commands
+        self.unsettled += commands
+
+    def _queue(
+        self, lane: Lane[SenderT], item: Batch[SenderT] | Entry[SenderT] | Own, now_ns: int
+    ) -> None:
+        lane.waiting.append(item)
+        if len(lane.waiting) == 1:
+            self._go_on(lane, now_ns)
+
+    def _go_on(self, lane: Lane[SenderT], now_ns: int) -> None:
+        """Takes what need not wait any more. Whatever has to know the outcome of all that came
+        before stays until nothing of the lane is with the committer.
+        """
+        while lane.waiting:
+            item = lane.waiting[0]
+            if isinstance(item, Own):
+                self._add(lane, Owner(lane, None, item.answered), item.command, now_ns)
+            elif lane.unsettled:
+                return
+            elif isinstance(item, Entry):
+                item.sender.admitted(lane.number)
+            else:
+                rest = self._take(lane, item, now_ns)
+                if rest is not None:
+                    lane.waiting[0] = rest
+                    continue
+            lane.waiting.popleft()
+
+    def _add(
+        self, lane: Lane[SenderT], owner: Owner[SenderT], commands: bytes, now_ns: int
+    ) -> None:
+        self._committer.add(owner, lane.number, commands, now_ns)
+        self._count(lane, len(commands) // COMMAND_BYTES)
+
+    def _take(
+        self, lane: Lane[SenderT], batch: Batch[SenderT], now_ns: int
+    ) -> Batch[SenderT] | None:
+        """Of a batch whose references may be old or out of order: answers those that have an
+        outcome, takes new ones while they ascend, and returns what has to wait. One that comes
+        twice has no outcome yet the second time.
+        """
+        rows = np.frombuffer(batch.commands, COMMAND_DTYPE)
         refs = rows["ref"]
-        is_old = refs <= outcomes.last_ref
+        last_ref = lane.outcomes.last_ref
+        is_old = refs <= last_ref
         fresh = np.flatnonzero(~is_old)
-        before = np.maximum.accumulate(np.concatenate(([np.uint64(newest)], refs[fresh])))[:-1]
+        before = np.maximum.accumulate(np.concatenate(([np.uint64(last_ref)], refs[fresh])))[:-1]
         stuck = fresh[refs[fresh] <= before]
         taken = int(stuck[0]) if len(stuck) else len(rows)
-        old = rows[:taken][is_old[:taken]]
-        if len(old):
-            draft.repeats += [(batch.sender, outcome) for outcome in outcomes.again(old)]
-        new = rows[:taken][~is_old[:taken]]
+        old, new = rows[:taken][is_old[:taken]], rows[:taken][~is_old[:taken]]
         if len(new):
-            draft.add(batch.sender, batch.session, new.tobytes())
-            self._newest[batch.session] = int(new["ref"][-1])
-        return taken
+            lane.newest_ref = int(new["ref"][-1])
+            self._add(lane, Owner(lane, batch.sender, None), new.tobytes(), now_ns)
+        if len(old):
+            for outcome in lane.outcomes.again(old):
+                batch.sender.events(outcome)
+            batch.sender.consumed(len(old) * COMMAND_BYTES)
+        return (
+            batch._replace(commands=batch.commands[taken * COMMAND_BYTES :]) if stuck.size else None
+        )
 
-    def _seal(self, draft: Draft[Sender], now_ns: int) -> None:
-        draft.first_seq = self._next_seq
-        draft.ts_ns = max(now_ns, self._next_ts_ns)
-        if not draft.count:
-            return
-        rows = np.frombuffer(draft.frame, COMMAND_DTYPE, offset=FRAME_HEADER_BYTES)
-        sessions = rows["session"]
-        for part in draft.parts:
-            sessions[part.start : part.start + part.length] = part.session
-        self._next_seq += draft.count
-        self._next_ts_ns = draft.ts_ns + draft.count * COMMAND_STEP_NS
 
-    def _keep(
-        self,
-        session: int,
-        commands: bytes | memoryview,
-        start: int,
-        count: int,
-        outcome: Outcome,
-    ) -> None:
-        refs = np.frombuffer(commands, COMMAND_DTYPE)["ref"]
-        first, last = int(refs[start]), int(refs[start + count - 1])
-        self._of(session).add(first, last, outcome)
-
-    def _of(self, session: int) -> Outcomes:
-        outcomes = self._outcomes.get(session)
-        if outcomes is None:
-            outcomes = self._outcomes[session] = Outcomes()
-        return outcomes
+def _check_session(outcome: Outcome) -> None:
+    for event in decode_events(outcome.events):
+        if event.kind != EventKind.SESSION:
+            raise ValueError(f"a session that the gateway defined was refused: {event.reason.name}")

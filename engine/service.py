@@ -1,19 +1,10 @@
-"""The shard service: what sockets bring becomes journal frames, what is durable goes out.
-
-One loop owns all state. Whatever arrived while the last frame was synced becomes the next frame;
-the market applies it meanwhile, and nothing of it is shown before the journal has it.
-"""
+"""The shard service: who may come in, what they are told, and the shard behind them."""
 
 from __future__ import annotations
 
 import asyncio
-import gc
-import logging
 import sys
-import time
-from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,11 +12,12 @@ from typing import Any
 import msgspec
 
 from engine import limits
-from engine.errors import ListenFailed, MarketFailed, UnknownInstrument
-from engine.frame import FRAME_HEADER_BYTES
-from engine.gateway import Connection, EngineKey, name_problem, role_of
-from engine.journal import Journal
-from engine.market import create_market
+from engine.absence import Absences, Expiry
+from engine.endpoint import TlsSettings, UnixSocket, server_context
+from engine.errors import ListenFailed, UnknownInstrument
+from engine.feed_publisher import FeedPublisher, FeedSettings
+from engine.gateway import Connection
+from engine.keys import EngineKey, KeyRing, name_problem
 from engine.protocol import (
     Accepted,
     Book,
@@ -35,135 +27,145 @@ from engine.protocol import (
     RejectCode,
     Reply,
 )
-from engine.replay import Frame
-from engine.sequencer import Batch, Draft, Entry, Sequencer
-from engine.tail import TailFeed, TailFrame
-from engine.types import EventKind, Role
-from engine.wire import decode_events
+from engine.shard import Shard
+from engine.types import Role
 
-__all__ = ["EngineKey", "EngineSettings", "serve"]
-
-log = logging.getLogger(__name__)
+__all__ = ["EngineKey", "EngineSettings", "FeedSettings", "TlsSettings", "serve"]
 
 
 class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
-    host: str
+    host: str  # "": not by TCP
     port: int  # 0: any free one; `ready` says which
     directory: Path  # of the journal
     implementation: str  # "python" or "rust"
     shard: int
     keys: tuple[EngineKey, ...]
+    unix_path: Path | None = None  # of a socket file, next to TCP or instead of it
+    tls: TlsSettings | None = None  # of TCP; the socket file is guarded by who may open it
+    market_data: FeedSettings | None = None  # None: none is published
 
 
 async def serve(
     settings: EngineSettings, *, ready: Callable[[int], None], stop: asyncio.Event
 ) -> None:
-    """Recovers, listens, calls `ready(port)`, and serves until `stop` is set.
+    """Recovers, listens, calls `ready(port)`, and serves until `stop` is set. Without TCP the port
+    is 0.
 
     Raises JournalInUse, JournalDamaged, EngineImplementationUnavailable or ListenFailed where it
     can't start; JournalFailed or MarketFailed where it must not go on: the process has to end then.
     """
-    shard = Shard(settings)
+    service = Service(settings)
     sys.setswitchinterval(limits.SWITCH_INTERVAL_S)
     try:
-        await shard.recover(stop)
+        await service.shard.recover(stop)
         if not stop.is_set():
-            # What recovery made stays for good: collecting garbage need not look at it again.
-            gc.freeze()
-            ready(await shard.listen())
-            await shard.run(stop)
+            service.resume()
+            ready(await service.listen())
+            await service.run(stop)
     finally:
-        await shard.close()
+        await service.close()
 
 
-class Shard:
-    """Market, journal and sequencer of one shard, and the desk behind its connections."""
+class Service:
+    """The desk between the connections and their shard."""
 
     def __init__(self, settings: EngineSettings) -> None:
-        self._settings = settings
-        self._market = create_market(settings.implementation)
-        self._sequencer = Sequencer[Connection]()
-        self._feed = TailFeed(
-            settings.directory, shard=settings.shard, implementation=settings.implementation
+        self.shard = Shard[Connection](
+            settings.directory, number=settings.shard, implementation=settings.implementation
         )
-        self._journal: Journal | None = None
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="journal-write")
-        self._server: asyncio.Server | None = None
-        self._queue: deque[Batch[Connection] | Entry[Connection]] = deque()
-        self._work = asyncio.Event()
-        self._is_in_flight = False  # applied, and not yet durable
-        self._is_abandoned = False
-        self._questions: list[tuple[Connection, Query]] = []
+        self._settings = settings
+        self._keys = KeyRing(settings.keys)
+        self._absences = Absences(self.shard)
+        self._market_data = (
+            FeedPublisher(settings.market_data, self.shard) if settings.market_data else None
+        )
+        self._servers: list[asyncio.Server] = []
+        self._unix: UnixSocket | None = None
         self._connections: set[Connection] = set()
         self._is_empty = asyncio.Event()
         self._is_empty.set()
         self._owners: dict[str, Connection] = {}  # by session name
         self._tails: dict[Connection, asyncio.Task[None]] = {}
-        self._frames = 0
 
     # --- life
 
-    async def recover(self, stop: asyncio.Event) -> None:
-        """Replays the journal. Gives up, leaving all as it is, once told to stop."""
-        loop = asyncio.get_running_loop()
-        began = time.monotonic()
-        opening = loop.run_in_executor(self._writer, self._open)
-        await _either({opening}, stop)
-        self._is_abandoned = stop.is_set()
-        with suppress(_Abandoned):
-            self._journal = journal = await opening
-            self._sequencer.resume(
-                self._market.sessions(),
-                next_seq=journal.link.next_seq,
-                next_ts_ns=journal.link.next_ts_ns,
-            )
-            log.info(
-                "recovered %d commands in %.1f s", self._market.last_seq, time.monotonic() - began
-            )
+    def resume(self) -> None:
+        """Once the shard has recovered, before anybody can connect."""
+        self._absences.resume()
 
     async def listen(self) -> int:
-        host, port = self._settings.host, self._settings.port
+        """Gives the TCP port, or 0."""
+        settings = self._settings
+        if not settings.host and settings.unix_path is None:
+            raise ListenFailed("the engine is told neither a host nor a socket file to listen on")
+        if settings.unix_path is not None:
+            self._unix = UnixSocket(settings.unix_path)
+            self._servers.append(
+                await asyncio.get_running_loop().create_unix_server(
+                    lambda: Connection(self),
+                    sock=self._unix.socket,
+                    backlog=limits.CONNECTIONS_MAX,
+                )
+            )
+        return await self._listen_tcp() if settings.host else 0
+
+    async def _listen_tcp(self) -> int:
+        host, port, tls = self._settings.host, self._settings.port, self._settings.tls
+        secured: dict[str, Any] = {}
+        if tls is not None:
+            secured["ssl"] = server_context(tls)
+            secured["ssl_handshake_timeout"] = limits.LOGIN_S
+            secured["ssl_shutdown_timeout"] = limits.CLOSE_GRACE_S
         try:
-            self._server = await asyncio.get_running_loop().create_server(
-                lambda: Connection(self), host, port, backlog=limits.CONNECTIONS_MAX
+            server = await asyncio.get_running_loop().create_server(
+                lambda: Connection(self), host, port, backlog=limits.CONNECTIONS_MAX, **secured
             )
         except OSError as error:
             raise ListenFailed(
                 f"the engine can't listen on {host}:{port}: {error.strerror or error}. "
                 f"Stop what listens there, or change `engine.listen`"
             ) from error
-        listening: int = self._server.sockets[0].getsockname()[1]
+        self._servers.append(server)
+        listening: int = server.sockets[0].getsockname()[1]
         return listening
 
     async def run(self, stop: asyncio.Event) -> None:
         ticker = asyncio.ensure_future(self._tick())
-        pump = asyncio.ensure_future(self._pump(stop))
+        expiry = asyncio.ensure_future(Expiry(self.shard).run())
+        grace = asyncio.get_running_loop().call_later(limits.ABSENCE_GRACE_S, self._end_grace)
+        shard = asyncio.ensure_future(self.shard.run(stop))
+        if self._market_data is not None:
+            self._market_data.start()
         try:
-            await _either({pump, ticker}, stop)
-            if ticker.done():
-                ticker.result()
-            self._work.set()
-            await pump  # the frame in flight is still answered
+            await _either({shard, ticker, expiry}, stop)
+            for task in (ticker, expiry):
+                if task.done():
+                    task.result()
+            # Nobody is absent because the engine stops: who is not back after it is, is.
+            self._owners.clear()
+            await shard  # the frame in flight is still answered
             for connection in tuple(self._connections):
                 connection.reject(RejectCode.STOPPING, "the engine stops")
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._is_empty.wait(), limits.CLOSE_GRACE_S)
         finally:
+            grace.cancel()
+            expiry.cancel()
             ticker.cancel()
-            pump.cancel()
+            shard.cancel()
 
     async def close(self) -> None:
-        if self._server is not None:
-            self._server.close()
+        if self._unix is not None:
+            self._unix.remove()
+        for server in self._servers:
+            server.close()
+        if self._market_data is not None:
+            await self._market_data.close()
         for task in self._tails.values():
             task.cancel()
         for connection in tuple(self._connections):
             connection.abort()
-        self._is_abandoned = True
-        self._feed.close()
-        self._writer.shutdown()
-        if self._journal is not None:
-            self._journal.close()
+        await self.shard.close()
 
     # --- the desk
 
@@ -174,49 +176,82 @@ class Shard:
         self._is_empty.clear()
         return ""
 
+    def left(self, connection: Connection) -> None:
+        if self._owners.get(connection.name) is connection:
+            del self._owners[connection.name]
+            known = self.shard.sequencer.sessions.get(connection.name)
+            if known is not None:
+                self._absences.left(known.number)
+
     def disconnected(self, connection: Connection) -> None:
         self._connections.discard(connection)
         if not self._connections:
             self._is_empty.set()
-        if self._owners.get(connection.name) is connection:
-            del self._owners[connection.name]
         tail = self._tails.pop(connection, None)
         if tail is not None:
             tail.cancel()
 
     def login(self, connection: Connection, login: Login) -> None:
-        role = role_of(self._settings.keys, login.key)
-        problem = "unknown key" if role is None else name_problem(login.name)
-        known = self._sequencer.sessions.get(login.name)
-        if not problem and not login.observe and known is not None and known.role != role:
-            problem = f"session {login.name!r} has the role {known.role.name}, this key another"
+        role = self._keys.role_of(login.key)
+        problem = "unknown key" if role is None else self._login_problem(login, role)
         if problem or role is None:
             connection.reject(RejectCode.LOGIN, problem)
         elif login.observe:
             connection.accept(self._accepted(0, role))
         else:
+            # A takeover is no absence: the session goes on, with its orders.
             before = self._owners.get(login.name)
             self._owners[login.name] = connection
             if before is not None:
                 before.reject(
                     RejectCode.TAKEN_OVER, f"another connection logged in as {login.name!r}"
                 )
-            self._queue.append(Entry(connection, login.name, role))
-            self._work.set()
+            self.shard.enter(connection, login.name, role)
+
+    def _login_problem(self, login: Login, role: Role) -> str:
+        known = self.shard.sequencer.sessions.get(login.name)
+        if not login.observe and known is not None and known.role != role:
+            return f"session {login.name!r} has the role {known.role.name}, this key another"
+        if login.cancel_on_disconnect and (login.observe or role is not Role.TRADE):
+            return "only a session of role TRADE has orders to cancel on disconnect"
+        return name_problem(login.name)
+
+    def admitted(self, connection: Connection, session: int) -> None:
+        """Its login is sequenced; session 0: there is no room for another name."""
+        if not session:
+            connection.reject(
+                RejectCode.LOGIN, f"the shard has {limits.SESSIONS_MAX} session names already"
+            )
+        elif self._is_owner(connection):
+            self._absences.entered(
+                session,
+                cancel_on_disconnect=connection.cancel_on_disconnect,
+                then=lambda: self._accept(connection, session),
+            )
+
+    def _accept(self, connection: Connection, session: int) -> None:
+        if self._is_owner(connection):
+            role = self.shard.sequencer.sessions[connection.name].role
+            connection.accept(self._accepted(session, role))
+
+    def _is_owner(self, connection: Connection) -> bool:
+        return self._owners.get(connection.name) is connection
+
+    def _end_grace(self) -> None:
+        """After a restart: who is not back by now is absent."""
+        numbers = {self.shard.sequencer.sessions[name].number for name in self._owners}
+        for session in self._absences.sessions():
+            if session not in numbers:
+                self._absences.left(session)
 
     def receive(self, connection: Connection, commands: memoryview) -> None:
-        self._queue.append(Batch(connection, connection.session, commands))
-        self._work.set()
+        self.shard.receive(connection, connection.session, commands)
 
     def query(self, connection: Connection, query: Query) -> None:
-        # While a frame is in flight the market is ahead of what may be seen.
-        if self._is_in_flight:
-            self._questions.append((connection, query))
-        else:
-            connection.reply(self._reply(query))
+        self.shard.when_settled(lambda: connection.reply(self._reply(query)))
 
     def subscribe(self, connection: Connection, from_seq: int) -> None:
-        head = self._feed.durable_seq
+        head = self.shard.feed.durable_seq
         if connection in self._tails:
             connection.reject(RejectCode.PROTOCOL, "a second subscription on one connection")
         elif from_seq > head + 1:
@@ -226,82 +261,18 @@ class Shard:
                 f"journal that was followed before",
             )
         else:
-            follow = self._feed.follow(connection, from_seq)
+            follow = self.shard.feed.follow(connection, from_seq)
             self._tails[connection] = asyncio.ensure_future(follow)
-
-    # --- the pump
-
-    async def _pump(self, stop: asyncio.Event) -> None:
-        journal = self._journal
-        assert journal is not None
-        loop = asyncio.get_running_loop()
-        while not stop.is_set():
-            if not self._queue:
-                self._work.clear()
-                await self._work.wait()
-                continue
-            draft = self._sequencer.draft(self._queue, time.time_ns())
-            events = b""
-            if draft.count:
-                self._is_in_flight = True
-                written = loop.run_in_executor(self._writer, _append, journal, draft)
-                try:
-                    events = self._apply(draft)
-                finally:
-                    await written
-                self._is_in_flight = False
-            else:
-                await asyncio.sleep(0)
-            self._release(draft, events)
-
-    def _apply(self, draft: Draft[Connection]) -> bytes:
-        commands = memoryview(draft.frame)[FRAME_HEADER_BYTES:]
-        try:
-            return self._market.apply(commands, draft.ts_ns)
-        except Exception as error:
-            raise _market_failed(draft.first_seq, error) from error
-
-    def _release(self, draft: Draft[Connection], events: bytes) -> None:
-        """Everything in the draft is durable: let it be seen."""
-        if draft.count:
-            last_seq = draft.first_seq + draft.count - 1
-            self._frames += 1
-            try:
-                for part, outcome in self._sequencer.settle(draft, events):
-                    if part.sender is not None:
-                        part.sender.events(outcome)
-                    else:
-                        _check_session(outcome.events)
-            except ValueError as error:
-                raise _market_failed(draft.first_seq, error) from error
-            self._feed.append(TailFrame(draft.first_seq, last_seq, draft.ts_ns, events))
-        for connection, outcome in draft.repeats:
-            connection.events(outcome)
-        for connection, size in draft.consumed:
-            connection.consumed(size)
-        for connection, session in draft.admitted:
-            self._admit(connection, session)
-        questions, self._questions = self._questions, []
-        for connection, query in questions:
-            connection.reply(self._reply(query))
-
-    def _admit(self, connection: Connection, session: int) -> None:
-        if not session:
-            connection.reject(
-                RejectCode.LOGIN, f"the shard has {limits.SESSIONS_MAX} session names already"
-            )
-        elif self._owners.get(connection.name) is connection:
-            role = self._sequencer.sessions[connection.name].role
-            connection.accept(self._accepted(session, role))
 
     def _accepted(self, session: int, role: Role) -> Accepted:
         return Accepted(
             session=session,
             role=role,
-            last_ref=self._sequencer.last_ref(session) if session else 0,
-            head_seq=self._feed.durable_seq,
-            implementation=self._market.implementation,
+            last_ref=self.shard.last_ref(session) if session else 0,
+            head_seq=self.shard.feed.durable_seq,
+            implementation=self.shard.market.implementation,
             shard=self._settings.shard,
+            cancel_on_disconnect=self._absences.covers(session),
         )
 
     # --- questions, only ever answered from a market that shows what is durable
@@ -309,50 +280,40 @@ class Shard:
     def _reply(self, query: Query) -> Reply:
         if query.what == "book":
             return self._book(query)
+        if query.what == "account":
+            return Reply(id=query.id, account=self.shard.market.account(query.account))
         if query.what == "status":
             return Reply(id=query.id, status=self._status())
-        return Reply(id=query.id, error=f"{query.what!r} can't be asked for: book or status can")
+        known = "book, account or status can"
+        return Reply(id=query.id, error=f"{query.what!r} can't be asked for: {known}")
 
     def _book(self, query: Query) -> Reply:
+        market = self.shard.market
         try:
-            orders = self._market.orders(query.instrument)
+            orders = market.orders(query.instrument)
         except UnknownInstrument as error:
             return Reply(id=query.id, error=str(error))
-        state = next(
-            each for each in self._market.instruments() if each.instrument == query.instrument
+        state = next(each for each in market.instruments() if each.instrument == query.instrument)
+        book = Book(
+            seq=self.shard.market.last_seq, mode=state.mode, epoch=state.epoch, orders=orders
         )
-        book = Book(seq=self._market.last_seq, mode=state.mode, epoch=state.epoch, orders=orders)
         return Reply(id=query.id, book=book)
 
     def _status(self) -> EngineStatus:
         return EngineStatus(
-            seq=self._market.last_seq,
-            at_ns=self._market.last_ts_ns,
+            seq=self.shard.market.last_seq,
+            at_ns=self.shard.market.last_ts_ns,
             shard=self._settings.shard,
-            implementation=self._market.implementation,
-            instruments=self._market.instruments(),
-            sessions=self._market.sessions(),
+            implementation=self.shard.market.implementation,
+            instruments=self.shard.market.instruments(),
+            sessions=self.shard.market.sessions(),
             connected=tuple(sorted(self._owners)),
-            frames=self._frames,
-            tails=self._feed.subscribers,
+            frames=self.shard.frames,
+            tails=self.shard.feed.subscribers,
+            market_data=self._market_data.status() if self._market_data else None,
         )
 
     # --- the rest
-
-    def _open(self) -> Journal:
-        settings = self._settings
-        return Journal.open(settings.directory, shard=settings.shard, replay=self._replay)
-
-    def _replay(self, frame: Frame) -> None:
-        if self._is_abandoned:
-            raise _Abandoned
-        try:
-            events = self._market.apply(frame.commands, frame.ts_ns)
-            self._sequencer.replayed(frame.commands, frame.first_seq, frame.ts_ns, events)
-        except Exception as error:
-            raise _market_failed(frame.first_seq, error) from error
-        last_seq = frame.first_seq + frame.length - 1
-        self._feed.append(TailFrame(frame.first_seq, last_seq, frame.ts_ns, events))
 
     async def _tick(self) -> None:
         loop = asyncio.get_running_loop()
@@ -366,10 +327,6 @@ class Shard:
             before = now
 
 
-class _Abandoned(Exception):
-    """Recovery was told to stop."""
-
-
 async def _either(futures: set[asyncio.Future[Any]], event: asyncio.Event) -> None:
     """Returns when one of the futures is done or the event set; leaves the futures alone."""
     waiting: asyncio.Future[Any] = asyncio.ensure_future(event.wait())
@@ -377,21 +334,3 @@ async def _either(futures: set[asyncio.Future[Any]], event: asyncio.Event) -> No
         await asyncio.wait(futures | {waiting}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         waiting.cancel()
-
-
-def _append(journal: Journal, draft: Draft[Connection]) -> None:
-    journal.append(draft.frame, first_seq=draft.first_seq, ts_ns=draft.ts_ns)
-
-
-def _check_session(events: bytes) -> None:
-    for event in decode_events(events):
-        if event.kind != EventKind.SESSION:
-            raise ValueError(f"a session that the gateway defined was refused: {event.reason.name}")
-
-
-def _market_failed(first_seq: int, error: Exception) -> MarketFailed:
-    return MarketFailed(
-        f"the market failed on the batch that begins at sequence {first_seq}: {error!r}. The "
-        f"engine has stopped, and showed nothing of it. This is a defect: keep the journal "
-        f"directory, it reproduces it"
-    )

@@ -20,10 +20,12 @@ import numpy as np
 
 from engine import limits
 from engine.errors import JournalDamaged
-from engine.market import create_market
+from engine.frame import Unreadable
+from engine.market import Market
 from engine.protocol import RejectCode, tail_header
 from engine.replay import Frame, JournalReader
 from engine.ring import Ring
+from engine.snapshot_file import best_state
 from engine.wire import EVENT_BYTES, EVENT_DTYPE
 
 log = logging.getLogger(__name__)
@@ -53,11 +55,15 @@ class Subscriber(Protocol):
 
 
 class Replay:
-    """The journal's events from its beginning, computed again. For any one thread at a time."""
+    """The journal's events, computed again: from its beginning, or from the last snapshot before
+    what is asked for first. For any one thread at a time.
+    """
 
     def __init__(self, directory: Path, *, shard: int, implementation: str) -> None:
-        self._reader = JournalReader(directory, shard=shard)
-        self._market = create_market(implementation)
+        self._directory = directory
+        self._shard = shard
+        self._implementation = implementation
+        self._begun: tuple[JournalReader, Market] | None = None
         self._lock = threading.Lock()  # a step may still run when its subscriber is gone
 
     def step(self, from_seq: int, until_seq: int) -> list[TailFrame]:
@@ -68,28 +74,46 @@ class Replay:
         found: list[TailFrame] = []
         commands = size = 0
         with self._lock:
+            reader, market = self._begun = self._begun or self._begin(from_seq)
             while (
-                self._reader.link.next_seq <= until_seq
+                reader.next_seq <= until_seq
                 and commands < limits.REPLAY_STEP_COMMANDS
                 and size < limits.REPLAY_STEP_BYTES
             ):
-                frame = self._reader.read()
+                frame = reader.read()
                 if not isinstance(frame, Frame):
-                    raise JournalDamaged(
-                        f"{self._reader.path}: sequence {self._reader.link.next_seq} was durable "
-                        f"and can't be read back: {frame.why if frame else 'it is missing'}"
-                    )
-                events = self._market.apply(frame.commands, frame.ts_ns)
+                    raise JournalDamaged(_not_there(reader, frame))
+                events = market.apply(frame.commands, frame.ts_ns, rules=frame.rules)
                 commands += frame.length
-                last_seq = frame.first_seq + frame.length - 1
-                if last_seq >= from_seq:
-                    found.append(TailFrame(frame.first_seq, last_seq, frame.ts_ns, events))
+                if frame.last_seq >= from_seq:
+                    found.append(TailFrame(frame.first_seq, frame.last_seq, frame.ts_ns, events))
                     size += len(events)
         return found
 
     def close(self) -> None:
         with self._lock:
-            self._reader.close()
+            if self._begun is not None:
+                self._begun[0].close()
+
+    def _begin(self, from_seq: int) -> tuple[JournalReader, Market]:
+        state = best_state(
+            self._directory,
+            shard=self._shard,
+            implementation=self._implementation,
+            until_seq=from_seq - 1,
+        )
+        reader = JournalReader(self._directory, shard=self._shard, start=state.link)
+        return reader, state.market
+
+
+def _not_there(reader: JournalReader, found: Unreadable | None) -> str:
+    if found is None and reader.path is None:
+        return (
+            f"the segment with sequence {reader.next_seq} is not here any more: put it back, or "
+            f"ask for what is newer than the oldest snapshot"
+        )
+    why = found.why if found else "it is missing"
+    return f"{reader.path}: sequence {reader.next_seq} was durable and can't be read back: {why}"
 
 
 class TailFeed:
@@ -108,6 +132,10 @@ class TailFeed:
     @property
     def subscribers(self) -> int:
         return len(self._subscribers)
+
+    def begin_after(self, seq: int) -> None:
+        """Before the first `append`: what comes up to `seq` is in the journal only."""
+        self.ring.evicted_through = self.durable_seq = seq
 
     def append(self, frame: TailFrame) -> None:
         """Of a durable frame."""

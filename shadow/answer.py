@@ -44,6 +44,8 @@ def placed(symbol: str, events: Sequence[Event], at_ns: int) -> OrderView | Reas
     if first.kind is not EventKind.ACCEPTED:
         return first.reason
     leaves, status = first.leaves_lots, Status.OPEN
+    # The rest is of others: stops that this order set off.
+    events = [event for event in events if event.order_id == first.order_id]
     for event in events:
         if event.kind is EventKind.FILL:
             leaves = event.leaves_lots

@@ -14,6 +14,7 @@ SYMBOL_BYTES_MAX = 16  # the engine's names of instruments
 
 # --- the monolith's database ---------------------------------------------------------------------
 CONNECT_S = 5  # libpq counts whole seconds
+CONNECT_ATTEMPTS = 2  # of a connection whose socket breaks while it is opened
 QUERY_S = 10.0  # for our small questions to catalogs and our marks
 SNAPSHOT_READ_S = 60.0  # open orders, a few hundred thousand rows at most
 # Making a slot waits for every write transaction that is open at that moment. Longer than this, and

@@ -15,8 +15,10 @@ from running import create_database, fresh_database, running_monolith
 from bridge.sandbox.servers import EmbeddedPostgres, EmbeddedRedis
 
 # The same examples every time, so that a change is judged by itself; `RAILSWITCH_TESTS=explore`
-# draws new ones, and prints how to have them again.
+# draws new ones, and prints how to have them again. `RAILSWITCH_TESTS=long`: the same ones, and as
+# many more as tests/engine/test_market_flows.py says.
 settings.register_profile("same", derandomize=True, deadline=None)
+settings.register_profile("long", derandomize=True, deadline=None)
 settings.register_profile("explore", deadline=None, print_blob=True)
 settings.load_profile(os.environ.get("RAILSWITCH_TESTS") or "same")
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import platform
 import time
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 
 def conditions(directory: Path) -> dict[str, Any]:
     """Of this machine, before the measurement; `directory` is where the disk work will happen."""
     return {
+        "date": datetime.now(UTC).date().isoformat(),
         "cores": len(os.sched_getaffinity(0)),
+        "processor": _processor(),
         "kernel": platform.release(),
         "machine": platform.machine(),
         "python": platform.python_version(),
@@ -21,38 +24,75 @@ def conditions(directory: Path) -> dict[str, Any]:
     }
 
 
+class _Seconds(NamedTuple):
+    wall: float
+    service: float
+    own: float
+    steal: float
+    busy: float  # all of the machine, without what was stolen
+
+
 class CpuMeter:
-    """Processor time from its making to `read`, in per cent of one core: of another process, of
-    this one, and of everything else on the machine.
+    """Processor time from its making to `read`, in per cent of one core: of another process and
+    its helpers, of this one and those that it waited for, of everything else on the machine, and
+    what the hypervisor gave to other machines.
     """
 
-    def __init__(self, pid: int) -> None:
-        self._pid = pid
+    def __init__(self, pid: int = 0) -> None:
+        self._pid = pid  # 0: there is no other process
         self._began = self._now()
 
     def read(self) -> dict[str, Any]:
-        wall, service, own, all_of_it = (
-            after - before for after, before in zip(self._now(), self._began, strict=True)
+        spent = _Seconds(
+            *(after - before for after, before in zip(self._now(), self._began, strict=True))
         )
-        return {
-            "cpu_percent": {
-                "service": round(100 * service / wall),
-                "bench": round(100 * own / wall),
-                "others": max(0, round(100 * (all_of_it - service - own) / wall)),
-            }
-        }
+        others = spent.busy - spent.service - spent.own
 
-    def _now(self) -> tuple[float, float, float, float]:
+        def percent(seconds: float) -> int:
+            return max(0, round(100 * seconds / spent.wall))
+
+        found = {"service": percent(spent.service)} if self._pid else {}
+        found |= {
+            "bench": percent(spent.own),
+            "others": percent(others),
+            "steal": percent(spent.steal),
+        }
+        return {"cpu_percent": found}
+
+    def _now(self) -> _Seconds:
         tick = os.sysconf("SC_CLK_TCK")
-        # After the name, which is in parentheses and may hold anything: utime and stime.
-        fields = Path(f"/proc/{self._pid}/stat").read_text().rpartition(")")[2].split()
-        service = (int(fields[11]) + int(fields[12])) / tick
         times = os.times()
         user, nice, system, _idle, _wait, irq, soft, steal, *_ = (
             int(one) for one in Path("/proc/stat").read_text().splitlines()[0].split()[1:]
         )
-        busy = (user + nice + system + irq + soft + steal) / tick
-        return time.monotonic(), service, times.user + times.system, busy
+        return _Seconds(
+            wall=time.monotonic(),
+            service=_ticks_of(self._pid) / tick if self._pid else 0.0,
+            own=times.user + times.system + times.children_user + times.children_system,
+            steal=steal / tick,
+            busy=(user + nice + system + irq + soft) / tick,
+        )
+
+
+def _ticks_of(pid: int) -> int:
+    """Of a process, of its helpers that have ended, and of those that run."""
+    try:
+        # After the name, which is in parentheses and may hold anything: utime, stime, and the same
+        # of children that have ended.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        children = " ".join(
+            path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")
+        ).split()
+    except OSError:
+        return 0
+    return sum(map(int, fields[11:15])) + sum(_ticks_of(int(child)) for child in children)
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or "unknown"
 
 
 def _file_system(directory: Path) -> str:

@@ -296,7 +296,7 @@ async def _engine(directory: Path, implementation: str) -> AsyncIterator[tuple[i
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
-        "from bridge.bench.engine import serve_here; serve_here()",
+        "from bridge.bench.service import serve_here; serve_here()",
         json.dumps(settings),
         stdout=asyncio.subprocess.PIPE,
     )

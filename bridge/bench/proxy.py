@@ -32,6 +32,7 @@ from bridge.proxy.worker import ProxySettings
 from bridge.sandbox import processes
 from bridge.sandbox.servers import EmbeddedRedis
 from bridge.stage import STAGES_KEY, InstrumentStage, Stage, StageSnapshot, encode
+from engine.endpoint import Endpoint
 from shadow.capture import CAPTURE_STREAM
 
 WARM_UP_S = 0.3
@@ -258,8 +259,7 @@ async def _servers(place: Path) -> AsyncIterator[tuple[int, dict[str, int], redi
             redis_url=stream_server.url,
             control_url="postgresql://nobody@127.0.0.1:1/none",
             legacy_url="postgresql://nobody@127.0.0.1:1/none",
-            engine_host="127.0.0.1",
-            engine_port=1,
+            engine=Endpoint(host="127.0.0.1", port=1),
             engine_key="",
         )
         argv = [sys.executable, "-m", "bridge.proxy.master"]

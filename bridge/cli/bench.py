@@ -9,12 +9,15 @@ import importlib
 import inspect
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bridge.bench.figures import tables
+from bridge.bench.page import rewritten
 from bridge.cli.common import add_json_option
 from bridge.cli.exits import Exit
-from bridge.cli.output import console, print_json, progress
+from bridge.cli.output import console, print_json, progress, table
 from bridge.errors import ConfigError
 from bridge.implementation import chosen_implementation
 
@@ -23,6 +26,7 @@ from bridge.implementation import chosen_implementation
 PARTS = {
     "core": "the engine in process: batches of commands, no socket, no journal",
     "engine": "the engine service over loopback, durable before each answer",
+    "recovery": "the engine's way back from its journal: replay, snapshot, verify",
     "proxy": "the proxy, beside a direct connection",
     "pipeline": "the comparison: from the monolith's commit to the verdict",
 }
@@ -35,22 +39,22 @@ that.
 """
 
 EXAMPLE = """\
-  railswitch bench                                  # all parts, a few seconds each
-  railswitch bench engine --rate 1000000 --seconds 60
-  railswitch bench core --json > bench-core.json"""
+  railswitch bench                                  # all parts, some seconds each
+  railswitch bench engine --rate 1000000 --seconds 60 --ladder
+  railswitch bench core --json > bench-core.json
+  railswitch bench core --write docs/performance.md"""
 
 _ENGINE_RATE = 100_000
+_RECOVERY_COMMANDS_MIN = 20_000  # a thousand instruments, and something to do for them
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     what = "; ".join(f"{name}: {summary}" for name, summary in PARTS.items())
     parser.add_argument("part", nargs="*", help=f"{what} (default: all)")
-    parser.add_argument("--rate", type=int, help=f"offered to engine per second ({_ENGINE_RATE})")
-    parser.add_argument("--seconds", type=float, default=5.0, help="of engine, and of proxy (5)")
-    parser.add_argument("--commands", type=int, default=2_000_000, help="of core (2000000)")
-    parser.add_argument("--connections", type=int, default=32, help="of proxy (32)")
-    parser.add_argument("--operations", type=int, default=20_000, help="of pipeline (20000)")
-    parser.add_argument("--seed", type=int, default=1, help="of core")
+    _add_sizes(parser)
+    parser.add_argument("--ladder", action="store_true", help="of engine: then ever higher rates")
+    parser.add_argument("--unix", action="store_true", help="of engine: a Unix socket, not TCP")
+    parser.add_argument("--seed", type=_number(int, 0), default=1, help="of the workloads (1)")
     parser.add_argument("--implementation", default="", help="rust or python (default: as `up`)")
     parser.add_argument(
         "--directory",
@@ -58,7 +62,28 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=Path("bench-data"),
         help="decides which disk is measured (./bench-data); what is written there is removed",
     )
+    parser.add_argument(
+        "--export", type=Path, metavar="FILE", help="of core: write the pair's commands there"
+    )
+    parser.add_argument(
+        "--write", type=Path, metavar="PAGE", help="put the tables between the marks of this page"
+    )
     add_json_option(parser)
+
+
+def _add_sizes(parser: argparse.ArgumentParser) -> None:
+    def add(name: str, kind: Callable[[str], Any], default: Any, help_: str) -> None:
+        parser.add_argument(name, type=kind, default=default, help=help_)
+
+    count, seconds = _number(int, 1), _number(float, 0.1)
+    commands = _number(int, _RECOVERY_COMMANDS_MIN)
+    add("--rate", count, _ENGINE_RATE, f"offered to engine per second ({_ENGINE_RATE})")
+    add("--seconds", seconds, 5.0, "of engine, and of each turn of proxy (5)")
+    add("--commands", count, 1_000_000, "of core, for each workload and round (1000000)")
+    add("--rounds", count, 5, "of core and recovery (5)")
+    add("--recovery-commands", commands, 10_000_000, "in the journal of recovery (10000000)")
+    add("--connections", count, 32, "of proxy (32)")
+    add("--operations", count, 20_000, "of pipeline (20000)")
 
 
 def run(args: argparse.Namespace) -> Exit:
@@ -67,12 +92,15 @@ def run(args: argparse.Namespace) -> Exit:
     if unknown:
         raise ConfigError(f"no part {unknown[0]} to measure: choose of {', '.join(PARTS)}")
     implementation, _ = chosen_implementation(args.implementation, os.environ)
+    options = {**vars(args), "implementation": implementation}
+    if args.write is not None:
+        _write(args.write, {})  # whether it can be, before minutes have gone by
     results: dict[str, Any] = {}
     for part in parts:
-        options = {**vars(args), "implementation": implementation}
-        options["rate"] = args.rate or _ENGINE_RATE
         with progress(f"measuring: {PARTS[part]}", quiet=args.json):
             results[part] = _measure(part, options)
+        if args.write is not None:
+            _write(args.write, {part: results[part]})
         if not args.json:
             _print(part, results[part])
     with contextlib.suppress(OSError):
@@ -91,19 +119,42 @@ def _measure(part: str, options: dict[str, Any]) -> Any:
         return asyncio.run(result) if inspect.iscoroutine(result) else result
 
 
+def _write(page: Path, results: dict[str, Any]) -> None:
+    try:
+        before = page.read_text()
+        after = rewritten(before, results, list(PARTS))
+        if results:
+            page.write_text(after)
+    except OSError as error:
+        raise ConfigError(f"{page}: {error.strerror or error}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{page}: {error}") from None
+
+
 def _print(part: str, result: dict[str, Any]) -> None:
     out = console()
-    out.print(f"[bold]{part}[/bold]  {PARTS[part]}")
-    for key, value in _flat(result):
-        out.print(f"  {key:<40} {value}")
-    out.print()
+    out.print(f"[bold]{part}[/bold]  {PARTS[part]}\n")
+    for one in tables(part, result):
+        first, *others = one.columns
+        side = "" if one.title == "conditions" else ">"
+        shown = table(first, *(f"{side}{name}" for name in others), title=one.title)
+        for row in one.rows:
+            shown.add_row(*row)
+        out.print(shown)
+        out.print()
 
 
-def _flat(value: Any, path: str = "") -> list[tuple[str, str]]:
-    if isinstance(value, dict):
-        return [
-            pair
-            for key, one in value.items()
-            for pair in _flat(one, f"{path}.{key}" if path else str(key))
-        ]
-    return [(path, f"{value:,}" if isinstance(value, int) else str(value))]
+def _number(kind: Callable[[str], Any], least: float) -> Callable[[str], Any]:
+    """For argparse: a number that is not below `least`."""
+
+    def parsed(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        # "nan" is not at least anything
+        if value is None or not least <= value < float("inf"):
+            raise argparse.ArgumentTypeError(f"{text!r} is no number of at least {least:g}")
+        return value
+
+    return parsed

@@ -25,10 +25,12 @@ VERBS = {
     "gate": "may this instrument be flipped, and why not",
     "flip": "let the engine answer for an instrument",
     "rollback": "let the monolith answer for it again",
+    "limits": "what instruments and accounts may do in the engine: bands, halts, kill switch",
     "legacy": "install or remove the fence in the monolith's database",
     "sandbox": "run a small exchange with Rails' manners to try everything on",
     "demo": "the whole story on this machine, in a few minutes",
     "bench": "measure the parts on this machine",
+    "journal": "is an engine's journal whole, what is in it, what can be mended",
     "engine": "run one engine process",
     "control": "run the control process",
     "shadow": "run the shadow process",
@@ -36,7 +38,8 @@ VERBS = {
 }
 
 _EPILOG = """\
-Nothing is changed without --execute: flip, rollback, stage and legacy print what they would do.
+Nothing is changed without --execute: flip, rollback, stage, limits, legacy and journal repair print
+what they would do.
 
 start here:
   railswitch demo            see all of it happen

@@ -16,7 +16,7 @@ from rich.markup import escape
 from bridge.cli.common import Context, add_config_options, add_json_option, context
 from bridge.cli.exits import Exit
 from bridge.cli.output import console, print_json_line, progress, word
-from bridge.config_rules import host_port
+from bridge.config_rules import host_port, unix_path
 from bridge.embedded import Embedded
 from bridge.errors import PortInUse, StoreUnreachable
 from bridge.sandbox.processes import port_is_free
@@ -96,6 +96,8 @@ def _check_ports(where: Context) -> None:
         ("control.listen", config.control.listen),
         ("proxy.listen", config.proxy.listen),
     ):
+        if unix_path(listen):
+            continue  # the engine itself sees whether another listens there
         host, port = host_port(listen)
         if host in ("127.0.0.1", "localhost", "0.0.0.0", "::1", "::") and not port_is_free(port):
             raise PortInUse(

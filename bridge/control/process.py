@@ -31,6 +31,7 @@ from bridge.steps import OPERATING_FAULTS, Probe, Tools, unprobed
 from bridge.tasks import ended
 from bridge.workers import Workers
 from bridge.writeback import WriteBack, WriteBackSettings
+from engine.endpoint import Endpoint
 from shadow.legacy.convert import scales
 from shadow.legacy.mapping import InstrumentConfig, Mapping
 from shadow.store import Store
@@ -44,8 +45,7 @@ class ControlSettings(msgspec.Struct, frozen=True, kw_only=True):
     redis_url: str
     host: str
     port: int  # 0: any free one; `ready` says which
-    engine_host: str
-    engine_port: int
+    engine: Endpoint
     engine_key: str  # of role admin
     shard: int
     mapping: Mapping
@@ -105,9 +105,7 @@ class _Leader:
         self._store = Store(settings.store_url)
         self._announcer = Announcer(settings.redis_url, self._ledger)
         self._workers = Workers(settings.redis_url)
-        self._engine = EngineAdmin(
-            host=settings.engine_host, port=settings.engine_port, key=settings.engine_key
-        )
+        self._engine = EngineAdmin(settings.engine, key=settings.engine_key)
         self._legacy = LegacySide(settings.legacy_url, settings.mapping, self._scales)
         self._write_back = WriteBack(
             WriteBackSettings(

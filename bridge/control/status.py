@@ -29,6 +29,7 @@ from bridge.stage import InstrumentStage, Stage
 from bridge.store import first_line
 from bridge.workers import Heard, Workers
 from engine.client import EngineClient
+from engine.endpoint import Endpoint
 from engine.errors import EngineError
 from shadow.verdict import Counts, Evidence, LatencySummary
 
@@ -41,8 +42,7 @@ class StatusSources(msgspec.Struct, frozen=True, kw_only=True):
     store_url: str
     redis_url: str
     legacy_url: str
-    engine_host: str
-    engine_port: int
+    engine: Endpoint
     engine_key: str
     shard: int
     gate: GateConfig
@@ -161,12 +161,7 @@ def _worker(one: Heard) -> WorkerStatus:
 
 
 async def _engine(sources: StatusSources) -> EngineState:
-    client = EngineClient(
-        host=sources.engine_host,
-        port=sources.engine_port,
-        name="status",
-        key=sources.engine_key,
-    )
+    client = EngineClient.at(sources.engine, name="status", key=sources.engine_key)
     try:
         await client.start(timeout_s=1.0)
         return engine_state(await client.status(timeout_s=1.0))

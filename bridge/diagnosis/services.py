@@ -14,7 +14,7 @@ import redis
 
 import migrations
 from bridge.config import Config
-from bridge.config_rules import host_port
+from bridge.config_rules import host_port, unix_path
 from bridge.datadir import DataDirectory
 from bridge.diagnosis.finding import Area, Finding
 from bridge.implementation import chosen_implementation
@@ -108,6 +108,8 @@ def port_findings(config: Config, directory: DataDirectory) -> Iterator[Finding]
         ("control", config.control.listen),
         ("proxy", config.proxy.listen),
     ):
+        if unix_path(listen):
+            continue  # the engine itself sees whether another listens there
         host, port = host_port(listen)
         if host not in ("127.0.0.1", "localhost", "0.0.0.0", "::1", "::"):
             continue  # another machine's

@@ -23,6 +23,7 @@ from bridge.proxy.exchange import Exchange
 from bridge.proxy.ids import KnownOrder, LegacyOrders, OrderIds, OrderIndex
 from bridge.stage import InstrumentStage
 from engine.client import Answer, EngineClient
+from engine.endpoint import Endpoint
 from engine.errors import (
     Disconnected,
     EngineError,
@@ -103,8 +104,8 @@ class WriteBarrier:
 class EngineSession:
     """This worker's session with the engine. The engine may be away when it begins, and later."""
 
-    def __init__(self, *, host: str, port: int, name: str, key: str) -> None:
-        self._host, self._port, self._name, self._key = host, port, name, key
+    def __init__(self, engine: Endpoint, *, name: str, key: str) -> None:
+        self._engine, self._name, self._key = engine, name, key
         self._client: EngineClient | None = None
         self._ready = asyncio.Event()
         self._ended = asyncio.Event()  # the client will not mend itself
@@ -113,7 +114,7 @@ class EngineSession:
         """Keeps a client logged in until it is cancelled."""
         said = ""
         while True:
-            client = EngineClient(host=self._host, port=self._port, name=self._name, key=self._key)
+            client = EngineClient.at(self._engine, name=self._name, key=self._key)
             try:
                 await client.start()
                 self._client = client

@@ -20,6 +20,7 @@ from bridge.proxy.server import Server
 from bridge.proxy.stages import StageSource
 from bridge.proxy.tee import Tee
 from bridge.stage import InstrumentStage, WorkerReport
+from engine.endpoint import Endpoint
 from shadow.legacy.convert import scales
 from shadow.legacy.mapping import InstrumentConfig, Mapping
 
@@ -36,8 +37,7 @@ class ProxySettings(msgspec.Struct, frozen=True, kw_only=True):
     redis_url: str
     control_url: str
     legacy_url: str
-    engine_host: str
-    engine_port: int
+    engine: Endpoint
     engine_key: str
     shard: int = 1
     name: str = "proxy"  # of this proxy among all that use the engine
@@ -77,8 +77,7 @@ class _Worker:
         index = OrderIndex()
         barrier = WriteBarrier(settings.shard)
         self._engine = EngineSession(
-            host=settings.engine_host,
-            port=settings.engine_port,
+            settings.engine,
             name=f"{settings.name}-{settings.slot}",
             key=settings.engine_key,
         )

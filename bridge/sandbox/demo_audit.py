@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from bridge.config_rules import host_port
+from bridge.app import engine_endpoint
 from bridge.sandbox.audit import AuditResult, audit
 from bridge.sandbox.audit_rows import read_legacy
 from bridge.sandbox.demo_report import AuditCheck
@@ -37,9 +37,8 @@ async def collect_audit(world: World, results: Sequence[LoadResult]) -> DemoAudi
 
 
 async def journal_events(world: World) -> list[Event]:
-    host, port = host_port(world.config.engine.listen)
     key = next(one.key for one in world.data.engine_keys() if one.role == "read-only")
-    client = EngineClient(host=host, port=port, name="audit", key=key)
+    client = EngineClient.at(engine_endpoint(world.config), name="audit", key=key)
     await client.start()
     try:
         head_seq = (await client.status()).seq

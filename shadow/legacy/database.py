@@ -11,7 +11,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import TupleRow
 
 from shadow.errors import LegacyNotReady, LegacyUnavailable
-from shadow.limits import CONNECT_S
+from shadow.limits import CONNECT_ATTEMPTS, CONNECT_S
 
 # Times as `rows.timestamp_us` reads them, whatever the database's or the role's defaults are.
 _OPTIONS = "-c datestyle=ISO -c timezone=UTC"
@@ -41,7 +41,7 @@ async def connect(url: str, *, replication: bool = False) -> AsyncConnection[Tup
         conninfo = make_conninfo(
             url, options=options, client_encoding="UTF8", connect_timeout=CONNECT_S, **extra
         )
-        return await AsyncConnection.connect(conninfo, autocommit=True)
+        return await _attempted(conninfo)
     except psycopg.Error as error:
         needs = (
             "; reading changes needs a role with REPLICATION and a free one of max_wal_senders"
@@ -49,6 +49,17 @@ async def connect(url: str, *, replication: bool = False) -> AsyncConnection[Tup
             else "; is the URL right, and does the server run?"
         )
         raise LegacyUnavailable(f"connecting to {target(url)}: {_said(error)}{needs}") from error
+
+
+async def _attempted(conninfo: str) -> AsyncConnection[TupleRow]:
+    """Once more when the socket breaks while it is being opened: nothing has been asked yet."""
+    for _ in range(CONNECT_ATTEMPTS - 1):
+        try:
+            return await AsyncConnection.connect(conninfo, autocommit=True)
+        except psycopg.OperationalError as error:
+            if not isinstance(error.__cause__, OSError):
+                raise  # the server said no
+    return await AsyncConnection.connect(conninfo, autocommit=True)
 
 
 @contextmanager

@@ -41,6 +41,7 @@ from bridge.tasks import ended
 from bridge.workers import Workers
 from bridge.writeback import WriteBack, WriteBackSettings
 from engine.client import Answer, EngineClient
+from engine.endpoint import Endpoint
 from engine.service import EngineKey, EngineSettings, serve
 from engine.types import Command, CommandKind, OrderType, Role, Side, TimeInForce
 from shadow import latency
@@ -333,7 +334,9 @@ class Control:
         self.store = Store(world.control_url)
         self.announcer = Announcer(world.redis_url, self.ledger)
         self.workers = Workers(world.redis_url)
-        self.engine = EngineAdmin(host="127.0.0.1", port=world.engine.port, key=KEYS[Role.ADMIN])
+        self.engine = EngineAdmin(
+            Endpoint(host="127.0.0.1", port=world.engine.port), key=KEYS[Role.ADMIN]
+        )
         self.legacy = LegacySide(world.legacy_url, CONFIG.mapping, SCALES)
         self.write_back = WriteBack(
             WriteBackSettings(

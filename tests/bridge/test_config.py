@@ -86,6 +86,18 @@ def test_what_can_not_be_used_is_refused_by_its_key(old: str, new: str, says: st
         (known_rule(kind="colour"), 'kind "colour" is not one of'),
         (known_rule(expires="soon"), 'expires = "soon" is not a date'),
         (known_rule(symbol="LTC-USD"), 'symbol "LTC-USD" is no configured instrument'),
+        (
+            '[engine]\nlisten = "unix:engine.sock"',
+            "`engine.listen`: 'unix:engine.sock' needs an abs",
+        ),
+        ('[engine]\nlisten = "unix:/' + "x" * 107 + '"', "107 bytes at most"),
+        ('[proxy]\nlisten = "unix:/run/proxy.sock"', "`proxy.listen`: "),
+        (
+            '[engine]\nlisten = "unix:/run/e.sock"\n[engine.tls]\nenabled = true',
+            "a Unix socket has no TLS",
+        ),
+        ('[engine.tls]\ncertificate = "e.pem"', "`engine.tls.certificate` and `engine.tls.key`"),
+        ('[engine.tls]\nclient_key = "c.key"', "`engine.tls.client_certificate` and"),
     ],
 )
 def test_sections_that_break_a_rule_are_refused(section: str, says: str) -> None:
@@ -96,6 +108,17 @@ def test_data_dir_is_taken_from_the_directory_of_the_file(tmp_path: Path) -> Non
     file = tmp_path / "a.toml"
     file.write_text(TEXT)
     assert config.load(file).data_dir == str(tmp_path / "railswitch-data")
+
+
+def test_certificates_are_taken_from_the_directory_of_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "railswitch.toml"
+    tls = (
+        '[engine.tls]\nenabled = true\nserver_name = "e"\nca = "ca.pem"\nclient_ca = "/abs/ca.pem"'
+    )
+    file.write_text(f"{TEXT}\n{tls}\n")
+    read = config.load(file).engine.tls
+    assert (read.ca, read.client_ca) == (str(tmp_path / "ca.pem"), "/abs/ca.pem")
+    assert (read.enabled, read.server_name, read.certificate) == (True, "e", "")
 
 
 def test_file_is_found_by_flag_then_environment_then_here(

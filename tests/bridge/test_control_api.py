@@ -23,6 +23,7 @@ from bridge.control.process import ControlSettings, serve
 from bridge.control.status import StatusSources, status
 from bridge.errors import PortInUse
 from bridge.ledger import Ledger
+from engine.endpoint import Endpoint
 from engine.types import Role, Side
 from shadow.store import Store
 
@@ -37,8 +38,7 @@ def settings(world: World, **changes: Any) -> ControlSettings:
         redis_url=world.redis_url,
         host="127.0.0.1",
         port=0,
-        engine_host="127.0.0.1",
-        engine_port=world.engine.port,
+        engine=Endpoint(host="127.0.0.1", port=world.engine.port),
         engine_key=KEYS[Role.ADMIN],
         shard=1,
         mapping=CONFIG.mapping,
@@ -296,8 +296,7 @@ def test_the_status_without_a_control_process_comes_from_the_stores(in_world: In
             store_url=world.control_url,
             redis_url=world.redis_url,
             legacy_url=world.legacy_url,
-            engine_host="127.0.0.1",
-            engine_port=world.engine.port,
+            engine=Endpoint(host="127.0.0.1", port=world.engine.port),
             engine_key=KEYS[Role.READ_ONLY],
             shard=1,
             gate=GATE,

@@ -13,6 +13,7 @@ from test_proxy_live import monolith
 
 from bridge.control.messages import ActRequest
 from bridge.proxy.worker import ProxySettings, serve_worker
+from engine.endpoint import Endpoint
 from engine.types import Role
 
 InWorld = Callable[[Callable[[World], Awaitable[None]]], None]
@@ -43,8 +44,7 @@ async def worker(world: World, upstream_port: int) -> AsyncIterator[int]:
         redis_url=world.redis_url,
         control_url=world.control_url,
         legacy_url=world.legacy_url,
-        engine_host="127.0.0.1",
-        engine_port=world.engine.port,
+        engine=Endpoint(host="127.0.0.1", port=world.engine.port),
         engine_key=KEYS[Role.TRADE],
         slot=7,
     )

@@ -35,6 +35,7 @@ from bridge.sandbox.provision import as_role
 from bridge.sandbox.web import application
 from bridge.stage import Stage
 from engine.client import Answer, EngineClient
+from engine.endpoint import Endpoint
 from engine.errors import OutcomeUnknown
 from engine.reject import Reason
 from engine.service import EngineKey, EngineSettings, serve
@@ -109,7 +110,7 @@ async def live_market(
         to_mode(Mode.LIVE),
     )
     session = EngineSession(
-        host="127.0.0.1", port=service.port, name="proxy-0", key=KEYS[Role.TRADE]
+        Endpoint(host="127.0.0.1", port=service.port), name="proxy-0", key=KEYS[Role.TRADE]
     )
     keeping = asyncio.create_task(session.run())
     try:
@@ -520,3 +521,67 @@ def test_a_defect_leaves_nobody_waiting(caplog: pytest.LogCaptureFixture) -> Non
 
     run(story())
     assert "a defect" in caplog.text
+
+
+class Cancels:
+    """An engine that knows of a newer stage at first, and cancels whatever it is asked to then."""
+
+    def __init__(self, *reasons: Reason) -> None:
+        self.reasons = list(reasons)
+        self.commands: list[Command] = []
+
+    async def send(self, commands: Sequence[Command], *, timeout_s: float) -> list[Answer]:
+        self.commands.extend(commands)
+        if self.reasons:
+            return [Answer(1, 1, (Event(kind=EventKind.REJECTED, reason=self.reasons.pop(0)),))]
+        (command,) = commands
+        done = Event(
+            kind=EventKind.CANCELED,
+            reason=Reason.BY_REQUEST,
+            side=1,
+            ord_type=2,
+            tif=1,
+            order_id=command.order_id,
+            contra_id=command.account,
+            price_ticks=10_000,
+            qty_lots=9,
+        )
+        return [Answer(2, 1, (done,))]
+
+
+def test_a_cancel_that_was_executed_is_never_told_to_be_tried_again() -> None:
+    """Its row can't be read, so its answer can't be written; 503 would say nothing was done."""
+
+    async def story() -> None:
+        engine = Cancels()
+        async with between(response(), engine=engine) as (front, script):
+            front.index.put(501, KnownOrder("BTC-USD", 7))
+            front.set_stages(Stage.LIVE, epoch=EPOCH)
+            status, head, _ = split(await (await front.client()).ask(cancel(501)))
+            assert status == 504
+            assert b"Retry-After" not in head
+            assert (len(engine.commands), script.requests) == (1, [])
+
+    run(story())
+
+
+def test_after_news_the_instrument_of_an_unknown_order_is_looked_for_anew(
+    legacy_database: str,
+) -> None:
+    async def story() -> None:
+        engine = Cancels(Reason.STALE_EPOCH)
+        async with between(response(), engine=engine, legacy_url=legacy_database) as (
+            front,
+            script,
+        ):
+            front.set_stages(Stage.LIVE, epoch=EPOCH)
+            client = await front.client()
+            await client.send(cancel(501))
+            await until(lambda: front.desk.holds.held() == 1)
+            await insert_row(legacy_database, 501)
+            front.set_stages(Stage.LIVE, epoch=EPOCH + 1)
+            assert split(await client.response())[0] == 200
+            assert [command.epoch for command in engine.commands] == [EPOCH, EPOCH + 1]
+            assert script.requests == []
+
+    run(story())

@@ -16,6 +16,7 @@ from proxy_rig import NOWHERE, Client, Front, Visit, between, request, response,
 
 from bridge.limits import ANSWER_BODY_BYTES_MAX, ORDER_BODY_BYTES_MAX
 from bridge.proxy import tee as tee_module
+from bridge.proxy.client import ClientConnection
 from bridge.sandbox.servers import EmbeddedRedis
 from shadow.capture import CAPTURE_STREAM, Capture, Outcome, decode_batch
 
@@ -339,3 +340,33 @@ def test_the_stream_is_bounded(redis_url: str, monkeypatch: pytest.MonkeyPatch) 
                 assert connection.xlen(CAPTURE_STREAM) < 300
 
     run(story())
+
+
+def test_the_answer_for_a_slow_client_that_leaves_is_read_to_its_end() -> None:
+    """The monolith was being held back for it; the capture needs the whole answer all the same."""
+    size = 32 * 2**20
+    taken = asyncio.Event()
+
+    async def monolith(visit: Visit) -> None:
+        await visit.request()
+        await visit.answer(b"HTTP/1.1 201 Created\r\nContent-Length: %d\r\n\r\n" % size)
+        for _ in range(size // 2**16):
+            await visit.answer(b"x" * 2**16)
+        taken.set()
+
+    async def story() -> None:
+        async with between(monolith) as (front, _):
+            client = await front.client()
+            client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+            await client.send(order())
+            await until(lambda: any(_held_back(one) for one in front.server._clients))
+            assert not taken.is_set()
+            client.writer.transport.abort()
+            await asyncio.wait_for(taken.wait(), 10)
+
+    run(story())
+
+
+def _held_back(client: ClientConnection) -> bool:
+    active = client._active
+    return active is not None and active.upstream is not None and not active.upstream._is_reading

@@ -40,6 +40,7 @@ from bridge.stage import (
     decode_report,
     encode,
 )
+from engine.endpoint import Endpoint
 from shadow.capture import CAPTURE_STREAM, decode_batch
 
 FIELDS = [("Content-Type", "application/json"), ("X-Member-Id", "7")]
@@ -59,8 +60,7 @@ def settings(upstream_port: int, redis_url: str, control_url: str) -> ProxySetti
         redis_url=redis_url,
         control_url=control_url,
         legacy_url=NO_DATABASE,
-        engine_host="127.0.0.1",
-        engine_port=1,
+        engine=Endpoint(host="127.0.0.1", port=1),
         engine_key="",
     )
 

@@ -186,3 +186,28 @@ def test_only_a_live_instrument_is_rolled_back(in_world: InWorld) -> None:
             assert "is shadow, not live" in refused.value.reasons[0]
 
     in_world(work)
+
+
+def test_an_unattended_rollback_holds_nobody_before_write_back_gets_on(
+    in_world: InWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bridge.rollback.UNATTENDED_HOLD_MS_MAX", 200)
+
+    async def work(world: World) -> None:
+        async with world.control(config=SHORT) as control:
+            await live(world, control)
+            epoch = (await control.ledger.stage("BTC-USD")).epoch
+            for worker in world.workers:
+                worker.seen.clear()
+            async with await psycopg.AsyncConnection.connect(world.super_url) as blocker:
+                await blocker.execute("LOCK TABLE trades IN ACCESS EXCLUSIVE MODE")
+                await world.live_order(2, Side.SELL, "100", "1")
+                flip = await control.switch.begin_unattended("BTC-USD", "a breach")
+                outcome = await control.switch.carry(flip, unattended=True)
+            assert outcome.outcome == "aborted"
+            assert "nothing was held or frozen" in outcome.reasons[0]
+            assert await world.engine_mode() == ("live", epoch)
+            seen = [snapshot for worker in world.workers for snapshot in worker.seen]
+            assert not any(each.instruments["BTC-USD"].holding for each in seen)
+
+    in_world(work)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
+import msgspec
 import psycopg
 import pytest
 from switch_world import Control, InWorld, World, shadowing, until
@@ -12,7 +13,9 @@ from switch_world import Control, InWorld, World, shadowing, until
 from bridge.config import RollbackConfig
 from bridge.control.messages import ActRequest
 from bridge.control.watch import LagMeter, Watch, breaches
-from bridge.stage import Stage
+from bridge.errors import NotNow
+from bridge.ledger_rows import FlipRow
+from bridge.stage import Stage, StageSnapshot
 from bridge.tasks import ended
 from engine.types import Side
 
@@ -157,5 +160,40 @@ def test_an_engine_without_a_live_instrument_s_book_is_told_and_never_opened(
             assert await world.engine_mode() == ("closed", 0)
             (trouble,) = control.switch.troubles.values()
             assert "its own journal" in trouble
+
+    in_world(work)
+
+
+def test_a_rollback_that_can_t_begin_does_not_keep_the_others_from_theirs(
+    in_world: InWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work(world: World) -> None:
+        async with world.control() as control:
+            await live(world, control)
+            begun: list[str] = []
+
+            async def refused(symbol: str, reason: str) -> FlipRow:
+                begun.append(symbol)
+                raise NotNow(f"{symbol} does not go back now: {reason}")
+
+            snapshot = await control.ledger.snapshot()
+            btc = snapshot.instruments["BTC-USD"]
+            both = msgspec.structs.replace(
+                snapshot,
+                instruments={
+                    "BTC-USD": btc,
+                    "ETH-USD": msgspec.structs.replace(btc, symbol="ETH-USD"),
+                },
+            )
+
+            async def two_live() -> StageSnapshot:
+                return both
+
+            looking = watch(control, RollbackConfig(engine_silence_ms_max=1e-9))
+            await looking.listen()
+            monkeypatch.setattr(control.switch, "begin_unattended", refused)
+            monkeypatch.setattr(control.ledger, "snapshot", two_live)
+            await looking.tend()
+            assert begun == ["BTC-USD", "ETH-USD"]
 
     in_world(work)

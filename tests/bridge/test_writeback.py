@@ -420,3 +420,24 @@ def test_readers_are_told_how_far_it_is_after_it_is_durable(in_world: InWorld) -
                     assert rows[0][0] >= seq
 
     in_world(work)
+
+
+def test_what_it_says_is_written_is_on_the_disk_whatever_the_database_s_default(
+    in_world: InWorld,
+) -> None:
+    async def work(world: World) -> None:
+        await world.rows(
+            "CREATE TABLE seen (mode text);"
+            "CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN"
+            " INSERT INTO public.seen VALUES (current_setting('synchronous_commit'));"
+            " RETURN NEW; END $$;"
+            "CREATE TRIGGER see AFTER INSERT ON trades FOR EACH ROW EXECUTE FUNCTION see();"
+            "ALTER ROLE railswitch SET synchronous_commit = off"
+        )
+        async with world.control() as control:
+            await live(world, control)
+            await world.live_order(2, Side.SELL, "100", "1")
+            await caught_up(control)
+        assert await world.rows("SELECT DISTINCT mode FROM seen") == [("on",)]
+
+    in_world(work)

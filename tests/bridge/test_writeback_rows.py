@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from bridge.errors import WriteBackStopped
 from bridge.writeback_rows import (
     ChangedOrder,
     NewFill,
@@ -192,3 +193,25 @@ def test_frames_must_follow_on_the_watermark(written: int, word: str) -> None:
 def test_a_gap_between_frames_is_found() -> None:
     frames = [frame(first_seq=1, last_seq=3), frame(first_seq=5, last_seq=5)]
     assert "a gap" in discontinuity(0, frames)
+
+
+def test_a_reduced_order_keeps_its_place_with_less_left() -> None:
+    reduced = event(EventKind.REDUCED, 1, order_id=30, qty_lots=4, leaves_lots=6)
+    (changed,) = net_effects([frame(reduced)]).changed_orders
+    assert (changed.order_id, changed.leaves_lots, changed.status) == (30, 6, Status.OPEN)
+
+
+def test_a_prevented_self_trade_is_no_fill_and_ends_the_order_that_has_nothing_left() -> None:
+    prevented = event(
+        EventKind.PREVENTED, 1, order_id=9, contra_id=8, leaves_lots=2, contra_leaves_lots=0
+    )
+    effects = net_effects([frame(prevented)])
+    assert effects.fills == ()
+    changed = [(one.order_id, one.leaves_lots, one.status) for one in effects.changed_orders]
+    assert changed == [(8, 0, Status.CANCELED), (9, 2, Status.OPEN)]
+
+
+def test_a_replaced_order_stops_write_back_before_anything_is_written() -> None:
+    replaced = event(EventKind.REPLACED, 1, order_id=31, contra_id=30, leaves_lots=6)
+    with pytest.raises(WriteBackStopped, match="order 30 was replaced by order 31"):
+        net_effects([frame(replaced)])

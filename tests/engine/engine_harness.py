@@ -33,8 +33,9 @@ from engine.protocol import (
     message,
     packed,
 )
+from engine.reject import Reason
 from engine.service import EngineKey, EngineSettings, serve
-from engine.types import Command, Event, EventFlag, Mode, Role
+from engine.types import Command, Event, EventFlag, EventKind, Mode, Role
 from engine.wire import decode_events, encode_commands
 
 T = TypeVar("T")
@@ -106,6 +107,38 @@ async def until(condition: Any, what: str) -> None:
     while not condition():
         assert loop.time() < deadline, f"waited in vain: {what}"
         await asyncio.sleep(0.005)
+
+
+class Seen:
+    """Every event of the shard, as a follower reads them."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def of(self, kind: EventKind) -> list[Event]:
+        return [event for event in self.events if event.kind == kind]
+
+    def ids(self, reason: Reason) -> list[int]:
+        return [event.order_id for event in self.events if event.reason == reason]
+
+
+@contextlib.asynccontextmanager
+async def seen(port: int) -> AsyncIterator[Seen]:
+    found = Seen()
+
+    async def follow() -> None:
+        async for batch in reader.tail(1):
+            found.events += decode_events(batch.events)
+
+    reader = client(port, "reader", Role.READ_ONLY)
+    following = asyncio.ensure_future(follow())
+    try:
+        yield found
+    finally:
+        following.cancel()
+        await reader.close()
+        with contextlib.suppress(asyncio.CancelledError):
+            await following
 
 
 class Raw:

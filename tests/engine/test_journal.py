@@ -127,9 +127,9 @@ def test_a_journal_cut_at_any_byte_of_its_last_frame_loses_that_frame_only(
         assert after == [*found, again], cut
 
 
-def test_a_bit_flipped_in_the_last_frame_never_gives_other_commands(tmp_path: Path) -> None:
-    """It is either a torn write, and cut, or refused; never read as something else."""
-    frames = written(tmp_path, [2, 1])
+def test_a_bit_flipped_in_the_last_frame_is_no_torn_write(tmp_path: Path) -> None:
+    """It was whole, and may have been answered: cutting it would be a silent loss."""
+    frames = written(tmp_path, [2, 3])
     start, end = offsets(frames)[-2:]
     path = segment_path(tmp_path, 1)
     whole = path.read_bytes()
@@ -137,9 +137,41 @@ def test_a_bit_flipped_in_the_last_frame_never_gives_other_commands(tmp_path: Pa
         flipped = bytearray(whole)
         flipped[at] ^= 1 << at % 8
         path.write_bytes(flipped)
+        assert f"offset {start} (sequence 3)" in refused(tmp_path), at
+
+
+@pytest.mark.parametrize("unit", [64, 512, 4096])
+def test_a_write_of_which_any_part_reached_the_disk_is_cut(tmp_path: Path, unit: int) -> None:
+    """Pages or sectors get there in any order; what is not there is still zero."""
+    frames = written(tmp_path, [3, 150])
+    start, end = offsets(frames)[-2:]
+    path = segment_path(tmp_path, 1)
+    whole = path.read_bytes()
+    blocks = range(start // unit, (end - 1) // unit + 1)
+    assert len(blocks) > 2
+    for lost in [{n} for n in blocks] + [set(blocks[n:]) for n in range(1, len(blocks))]:
+        torn = bytearray(whole)
+        for block in lost:
+            first, last = max(start, block * unit), min(end, (block + 1) * unit)
+            torn[first:last] = bytes(last - first)
+        path.write_bytes(torn)
         journal, found = opened(tmp_path)
         journal.close()
-        assert found == frames[:-1], at
+        assert found == frames[:-1], lost
+
+
+def test_bits_flipped_behind_the_last_frame_change_nothing(tmp_path: Path) -> None:
+    frames = written(tmp_path, [2])
+    (*_, end) = offsets(frames)
+    path = segment_path(tmp_path, 1)
+    whole = path.read_bytes()
+    for at in (end, end + 59, end + 64, end + 2_000, len(whole) - 1):
+        flipped = bytearray(whole)
+        flipped[at] ^= 0x10
+        path.write_bytes(flipped)
+        journal, found = opened(tmp_path)
+        journal.close()
+        assert (found, path.read_bytes()) == (frames, whole), at
 
 
 def test_a_bit_flipped_before_the_last_frame_is_refused_with_place_and_next_step(
@@ -156,8 +188,8 @@ def test_a_bit_flipped_before_the_last_frame_is_refused_with_place_and_next_step
         told = refused(tmp_path)
         assert str(path) in told
         assert f"offset {max(one for one in starts if one <= at)} " in told
-        assert "backup" in told
-        assert "move it aside" in told
+        assert f"railswitch journal verify {tmp_path}" in told
+        assert f"railswitch journal repair {tmp_path}" in told
 
 
 def test_a_bit_flipped_in_a_segment_header_is_refused(tmp_path: Path) -> None:
@@ -194,7 +226,7 @@ def test_a_hole_in_the_middle_is_no_torn_write(tmp_path: Path) -> None:
         file.write(bytes(128))
     told = refused(tmp_path)
     assert f"offset {at} " in told
-    assert f"good frame follows at offset {at + 128}" in told
+    assert "a good frame follows 128 bytes behind it" in told
 
 
 def test_a_segment_cut_in_the_middle_of_the_journal_is_refused(tmp_path: Path) -> None:
@@ -203,7 +235,7 @@ def test_a_segment_cut_in_the_middle_of_the_journal_is_refused(tmp_path: Path) -
     path.write_bytes(path.read_bytes()[: offsets(frames)[1] + 100])
     told = refused(tmp_path)
     assert str(path) in told
-    assert "move it aside" in told
+    assert "journal repair" in told
 
 
 def test_a_missing_segment_is_refused(tmp_path: Path) -> None:
@@ -211,7 +243,7 @@ def test_a_missing_segment_is_refused(tmp_path: Path) -> None:
     for path in segment_paths(tmp_path)[:2]:
         kept = path.read_bytes()
         path.unlink()
-        assert "move it aside" in refused(tmp_path)
+        assert "journal repair" in refused(tmp_path)
         path.write_bytes(kept)
 
 

@@ -14,20 +14,33 @@ from market_driver import (
     READER,
     SELL,
     SHADOW,
+    TIME_PASSES,
     Driver,
     bounded_market,
     cancel,
     changed,
     clear,
     define,
+    disconnected,
+    halt,
+    iceberg,
     ioc,
+    kill,
+    limit_account,
+    limit_instrument,
     market_order,
+    mass_cancel,
+    mass_cancel_everywhere,
     new,
     opened,
+    price_band,
+    reduce,
+    replace,
+    session_options,
     set_mode,
+    stop,
 )
 
-from engine import limits
 from engine.errors import UnknownInstrument
 from engine.reject import Reason
 from engine.types import (
@@ -36,11 +49,14 @@ from engine.types import (
     Event,
     EventFlag,
     EventKind,
+    MassCancelScope,
     Mode,
+    OrderFlag,
     OrderType,
     Role,
+    TimeInForce,
 )
-from engine.wire import encode_command, session_command
+from engine.wire import encode_command, pack_new_aux, session_command
 
 U64_MAX = 2**64 - 1
 I64_MAX = 2**63 - 1
@@ -49,29 +65,62 @@ I64_MAX = 2**63 - 1
 # --- the order of reasons
 
 
-def test_of_several_reasons_the_lowest_number_is_given(driver: Driver) -> None:
+def test_of_several_reasons_the_lowest_number_is_given(implementation: str) -> None:
     """One command breaks every rule; each step repairs only what was complained of last."""
-    driver.send(new(1, BUY, 100, account=8))
-    command = changed(
-        new(1, SELL, -1, 0, session=CONTROL, instrument=99, epoch=9, ref=1), kind=99, stp=1
+    driver = opened(bounded_market(implementation, per_book=2, levels_per_side_max=2))
+    day_s = 86_400
+    driver.batch(
+        [
+            limit_instrument(tick_ticks=10, lot_lots=5, notional_max=100_000),
+            price_band(100, PRICE_MAX),
+            limit_account(open_orders_max=1, open_qty_max=100, rate_max=1),
+            new(1, BUY, 200, 5),
+            new(3, SELL, 300, 5, account=8),
+            kill(),
+            halt(),
+        ],
+        at_s=day_s,
     )
-    repairs: list[tuple[Reason, dict[str, int]]] = [
-        (Reason.UNKNOWN_KIND, {"kind": CommandKind.NEW}),
-        (Reason.BAD_FIELD, {"stp": 0}),
-        (Reason.REF_NOT_INCREASING, {"ref": 0}),  # 0: the driver's next
-        (Reason.NOT_PERMITTED, {"session": PROXY}),
-        (Reason.UNKNOWN_INSTRUMENT, {"instrument": ETH}),
-        (Reason.INSTRUMENT_CLOSED, {"instrument": BTC}),
-        (Reason.STALE_EPOCH, {"epoch": 1}),
-        (Reason.DUPLICATE_ORDER_ID, {"order_id": 2}),
-        (Reason.BAD_PRICE, {"price_ticks": PRICE_MAX + 1}),
-        (Reason.PRICE_TOO_HIGH, {"price_ticks": 100}),
-        (Reason.BAD_QUANTITY, {"qty_lots": QTY_MAX + 1}),
-        (Reason.QUANTITY_TOO_LARGE, {"qty_lots": 1}),
+    iceberg_until = pack_new_aux(part_lots=0, expiry_s=day_s - 1)
+    command = changed(
+        new(1, SELL, -1, 0, session=CONTROL, instrument=99, epoch=9, ref=1, stp=9),
+        kind=99,
+        tif=TimeInForce.GTD,
+        flags=OrderFlag.POST_ONLY | OrderFlag.DISPLAY,
+        aux=iceberg_until,
+    )
+    steps: list[tuple[Reason, list[Command], dict[str, int]]] = [
+        (Reason.UNKNOWN_KIND, [], {"kind": CommandKind.NEW}),
+        (Reason.BAD_FIELD, [], {"stp": 0}),
+        (Reason.REF_NOT_INCREASING, [], {"ref": 0}),  # 0: the driver's next
+        (Reason.NOT_PERMITTED, [], {"session": PROXY}),
+        (Reason.UNKNOWN_INSTRUMENT, [], {"instrument": ETH}),
+        (Reason.INSTRUMENT_CLOSED, [], {"instrument": BTC}),
+        (Reason.STALE_EPOCH, [], {"epoch": 1}),
+        (Reason.INSTRUMENT_HALTED, [halt(halted=False)], {}),
+        (Reason.ACCOUNT_KILLED, [kill(killed=False)], {}),
+        (Reason.DUPLICATE_ORDER_ID, [], {"order_id": 2}),
+        (Reason.BAD_PRICE, [], {"price_ticks": PRICE_MAX + 1}),
+        (Reason.PRICE_TOO_HIGH, [], {"price_ticks": 99}),
+        (Reason.BAD_QUANTITY, [], {"qty_lots": QTY_MAX + 1}),
+        (Reason.QUANTITY_TOO_LARGE, [], {"qty_lots": 999}),
+        (Reason.PRICE_TOO_LOW, [], {"price_ticks": 201}),
+        (Reason.PRICE_OFF_TICK, [], {"price_ticks": 210}),
+        (Reason.QUANTITY_OFF_LOT, [], {"qty_lots": 500}),
+        (Reason.NOTIONAL_TOO_LARGE, [], {"qty_lots": 400}),
+        (Reason.BAD_DISPLAY_QUANTITY, [], {"aux": iceberg_until + 10}),
+        (Reason.BOOK_FULL, [], {"price_ticks": 200}),  # it crosses now
+        (Reason.ACCOUNT_OPEN_ORDERS, [limit_account(open_qty_max=100, rate_max=1)], {}),
+        (Reason.ACCOUNT_OPEN_QUANTITY, [limit_account(rate_max=1)], {}),
+        (Reason.ACCOUNT_RATE, [limit_account()], {}),
+        (Reason.ALREADY_EXPIRED, [], {"aux": pack_new_aux(part_lots=10, expiry_s=day_s + 1)}),
+        (Reason.WOULD_TRADE, [], {"flags": OrderFlag.DISPLAY}),
     ]
-    assert [reason for reason, _ in repairs] == sorted(reason for reason, _ in repairs)
-    for reason, repair in repairs:
+    assert [reason for reason, _, _ in steps] == sorted(reason for reason, _, _ in steps)
+    for reason, permits, repair in steps:
         assert driver.reason(command) is reason
+        for permit in permits:
+            assert driver.reason(permit) is Reason.NONE
         command = changed(command, **repair)
     assert driver.reason(command) is Reason.NONE
 
@@ -97,7 +146,7 @@ def test_a_rejection_carries_the_command(driver: Driver) -> None:
     ]
 
 
-@pytest.mark.parametrize("kind", [0, 3, 15, 20, 255])
+@pytest.mark.parametrize("kind", [0, 6, 15, 28, 255])
 def test_an_unknown_kind_is_rejected(driver: Driver, kind: int) -> None:
     assert driver.reason(changed(new(1), kind=kind)) is Reason.UNKNOWN_KIND
 
@@ -109,6 +158,21 @@ _SOUND = {
     "instrument": define(BTC, "BTC-USD"),
     "mode": set_mode(Mode.LIVE, 1),
     "clear": clear(),
+    "stop": stop(1, BUY, 100),
+    "iceberg": iceberg(1, BUY, 100, 5, 2),
+    "reduce": reduce(1, 1),
+    "replace": replace(1, 100, 5),
+    "mass cancel": mass_cancel(),
+    "everywhere": mass_cancel_everywhere(),
+    "whole instrument": mass_cancel(MassCancelScope.INSTRUMENT),
+    "instrument limits": limit_instrument(),
+    "price band": price_band(1, PRICE_MAX),
+    "trading": halt(),
+    "account limits": limit_account(),
+    "kill switch": kill(),
+    "time": TIME_PASSES,
+    "options": session_options(PROXY, 1),
+    "disconnected": disconnected(PROXY),
     "session": session_command(session=9, name="proxy-1", role=Role.TRADE),
 }
 
@@ -116,8 +180,34 @@ _SOUND = {
 @pytest.mark.parametrize(
     ("kind", "fields"),
     [
-        ("new", "side:0 side:3 ord_type:0 ord_type:3 tif:0 tif:2 tif:255 flags:1 stp:1 aux:1"),
-        ("market", "tif:1 side:3 flags:128 stp:255 aux:1"),
+        (
+            "new",
+            (
+                "side:0 side:3 ord_type:0 ord_type:5 tif:2 tif:5 tif:255 flags:8 flags:5 flags:6 "
+                "flags:128 stp:5 stp:255 aux:1 aux:4294967296 flags:255"
+            ),
+        ),
+        ("market", "tif:0 tif:1 tif:6 side:3 flags:1 flags:2 flags:128 stp:255 aux:1"),
+        ("stop", "tif:3 tif:4 tif:6 flags:1 flags:2 flags:4 side:0 stp:5"),
+        ("iceberg", "tif:3 tif:4 flags:0 flags:6 aux:4294967298"),
+        ("reduce", "side:1 ord_type:2 tif:1 flags:1 stp:1 price_ticks:1 aux:1"),
+        ("replace", "side:1 ord_type:2 tif:1 flags:1 stp:1"),
+        (
+            "mass cancel",
+            (
+                "side:3 ord_type:2 tif:1 flags:1 flags:2 stp:1 order_id:1 price_ticks:1 qty_lots:1 "
+                "aux:0 aux:4 aux:2 aux:3"
+            ),
+        ),
+        ("everywhere", "instrument:1 epoch:1 flags:3 order_id:1"),
+        ("instrument limits", "side:1 epoch:1 account:0 order_id:0 price_ticks:-1 aux:86400"),
+        ("price band", "side:1 epoch:1 account:1 order_id:1 qty_lots:1"),
+        ("trading", "aux:2 epoch:1 account:1 price_ticks:1"),
+        ("account limits", "instrument:1 epoch:1 price_ticks:-1 side:1"),
+        ("kill switch", "aux:2 instrument:1 epoch:1 order_id:1 qty_lots:1"),
+        ("time", "session:1 ref:1 instrument:1 aux:1 qty_lots:1"),
+        ("options", "ref:1 aux:2 aux:3 instrument:1 account:1"),
+        ("disconnected", "ref:1 aux:1 instrument:1 account:1"),
         ("cancel", "side:1 ord_type:2 tif:1 flags:1 stp:1 price_ticks:1 qty_lots:1 aux:1"),
         ("instrument", "side:1 ord_type:2 tif:1 flags:1 stp:1 epoch:1 aux:1"),
         (
@@ -220,21 +310,58 @@ def last_refs(driver: Driver) -> dict[int, int]:
 
 # --- who may send what, where
 
+_ENTRY = (
+    *("new", "market", "stop", "iceberg", "cancel", "reduce", "replace"),
+    *("mass cancel", "everywhere"),
+)
+
 
 @pytest.mark.parametrize(
     ("session", "permitted"),
     [
-        (PROXY, {"new", "cancel"}),
-        (SHADOW, {"new", "cancel", "clear"}),
-        (CONTROL, {"instrument", "mode", "clear"}),
+        (PROXY, {*_ENTRY}),
+        (SHADOW, {*_ENTRY, "clear"}),
+        (
+            CONTROL,
+            {
+                *("instrument", "mode", "clear", "mass cancel", "everywhere", "whole instrument"),
+                *("instrument limits", "price band", "trading", "account limits", "kill switch"),
+            },
+        ),
         (READER, set()),
         (99, set()),
     ],
 )
 def test_roles(driver: Driver, session: int, permitted: set[str]) -> None:
-    for kind in ("new", "cancel", "instrument", "mode", "clear"):
+    for kind in _SOUND.keys() - {"session", "time", "options", "disconnected"}:
         reason = driver.reason(changed(_SOUND[kind], session=session, ref=0))
         assert (reason is not Reason.NOT_PERMITTED) == (kind in permitted), kind
+
+
+def test_options_are_for_trading_sessions(driver: Driver) -> None:
+    for session, reason in (
+        (PROXY, Reason.NONE),
+        (SHADOW, Reason.NOT_PERMITTED),
+        (CONTROL, Reason.NOT_PERMITTED),
+        (99, Reason.NOT_PERMITTED),
+    ):
+        assert driver.reason(session_options(session, 1)) is reason
+    assert driver.reason(session_options(SHADOW, 0)) is Reason.NONE
+    assert driver.reason(disconnected(99)) is Reason.NOT_PERMITTED
+    assert [each.options for each in driver.market.sessions()] == [0, 1, 0, 0]
+    [event] = driver.send(session_options(PROXY, 0))
+    assert (event.kind, event.contra_id, event.contra_leaves_lots, event.flags) == (
+        EventKind.SESSION_OPTIONS,
+        0,
+        PROXY,
+        EventFlag.LAST,
+    )
+    assert [each.options for each in driver.market.sessions()] == [0, 0, 0, 0]
+
+
+def test_what_the_gateway_sends_by_itself_takes_no_reference(driver: Driver) -> None:
+    driver.batch([new(1, ref=5), session_options(PROXY, 1), disconnected(PROXY), TIME_PASSES])
+    assert last_refs(driver)[PROXY] == 5
 
 
 def test_a_session_is_defined_once(driver: Driver) -> None:
@@ -327,6 +454,12 @@ def test_events_of_a_live_instrument_say_so(driver: Driver) -> None:
     assert live(define(BTC, "BTC-USD")) == {True}
     assert live(new(4, instrument=ETH)) == {False}
     assert live(changed(session_command(session=9, name="x", role=1), instrument=BTC)) == {False}
+    assert live(halt()) == {True}
+    assert live(changed(kill(), instrument=BTC)) == {False}
+    assert live(changed(limit_account(), instrument=BTC)) == {False}
+    assert live(changed(TIME_PASSES, instrument=BTC)) == {False}
+    assert live(changed(mass_cancel_everywhere(), instrument=BTC)) == {False}
+    assert live(mass_cancel(epoch=1)) == {True}
     assert live(set_mode(Mode.CLOSED, 3)) == {False}
     assert live(new(5, epoch=3)) == {False}
     assert live(set_mode(Mode.SHADOW, 3)) == {False}
@@ -344,109 +477,3 @@ def test_nothing_is_known_of_an_instrument_that_was_not_defined(driver: Driver) 
     for number in (99, -1, 2**32):
         with pytest.raises(UnknownInstrument, match=f"no instrument {number}"):
             driver.market.orders(number)
-
-
-# --- instruments
-
-
-def test_an_instrument_begins_closed_at_epoch_zero(driver: Driver) -> None:
-    [event] = driver.send(define(3, "LTC-USD", price_ticks_max=9, qty_lots_max=8))
-    assert (event.kind, event.price_ticks, event.qty_lots) == (EventKind.INSTRUMENT, 9, 8)
-    name = event.contra_id.to_bytes(8, "little") + event.order_id.to_bytes(8, "little")
-    assert name.rstrip(b"\0") == b"LTC-USD"
-    state = driver.market.instruments()[-1]
-    assert (state.instrument, state.name, state.mode, state.epoch) == (3, "LTC-USD", Mode.CLOSED, 0)
-    assert (state.open_orders, state.price_ticks_max, state.qty_lots_max) == (0, 9, 8)
-
-
-def test_an_instrument_keeps_its_name_and_a_name_its_instrument(driver: Driver) -> None:
-    assert driver.reason(define(BTC, "BTC-EUR")) is Reason.INSTRUMENT_MISMATCH
-    assert driver.reason(define(3, "BTC-USD")) is Reason.INSTRUMENT_MISMATCH
-    assert driver.reason(define(BTC, "ETH-USD")) is Reason.INSTRUMENT_MISMATCH
-    assert driver.reason(define(BTC, "BTC-USD")) is Reason.NONE
-
-
-@pytest.mark.parametrize(
-    ("price_ticks_max", "qty_lots_max", "reason"),
-    [(0, 1, Reason.BAD_PRICE), (-(2**63), 1, Reason.BAD_PRICE), (1, 0, Reason.BAD_QUANTITY)],
-)
-def test_limits_that_allow_nothing_are_refused(
-    driver: Driver, price_ticks_max: int, qty_lots_max: int, reason: Reason
-) -> None:
-    for number, name in ((BTC, "BTC-USD"), (3, "LTC-USD")):
-        command = define(number, name, price_ticks_max=price_ticks_max, qty_lots_max=qty_lots_max)
-        assert driver.reason(command) is reason
-    assert len(driver.market.instruments()) == 2
-
-
-def test_new_limits_hold_for_new_orders_and_leave_the_book_alone(driver: Driver) -> None:
-    driver.send(new(1, SELL, 500, 50))
-    driver.send(define(BTC, "BTC-USD", price_ticks_max=400, qty_lots_max=10))
-    assert driver.ids() == [1]
-    assert driver.reason(new(2, BUY, 500, 5)) is Reason.PRICE_TOO_HIGH
-    assert driver.reason(new(2, BUY, 400, 50)) is Reason.QUANTITY_TOO_LARGE
-    assert driver.fills(market_order(3, BUY, 10)) == [(1, 500, 10)]
-
-
-def test_instruments_are_bounded(driver: Driver) -> None:
-    room = limits.INSTRUMENTS_MAX - len(driver.market.instruments())
-    driver.batch([define(100 + number, f"I{number}") for number in range(room)])
-    assert len(driver.market.instruments()) == limits.INSTRUMENTS_MAX
-    assert driver.reason(define(99_999, "one more")) is Reason.BOOK_FULL
-    assert driver.reason(define(BTC, "BTC-USD")) is Reason.NONE
-
-
-def test_clear_empties_one_book_and_frees_its_ids(driver: Driver) -> None:
-    driver.send(set_mode(Mode.SHADOW, 1, instrument=ETH))
-    feed = [new(order_id, session=SHADOW, instrument=ETH) for order_id in (1, 2, 3)]
-    driver.batch([*feed, new(4)])
-    [event] = driver.send(clear(instrument=ETH))
-    assert (event.kind, event.qty_lots, event.flags) == (EventKind.CLEARED, 3, EventFlag.LAST)
-    assert (driver.ids(ETH), driver.ids(BTC)) == ([], [4])
-    assert driver.reason(new(1, session=SHADOW, instrument=ETH)) is Reason.NONE
-    assert driver.send(clear(instrument=ETH, session=CONTROL))[0].qty_lots == 1
-
-
-def test_a_live_book_is_not_cleared(driver: Driver) -> None:
-    driver.send(new(1))
-    for session in (SHADOW, CONTROL):
-        assert driver.reason(clear(session=session)) is Reason.INSTRUMENT_LIVE
-    assert driver.ids() == [1]
-
-
-# --- bounds
-
-
-@pytest.mark.parametrize(("per_book", "shard"), [(2, 100), (100, 2)])
-def test_a_full_book_takes_what_does_not_rest(
-    implementation: str, per_book: int, shard: int
-) -> None:
-    driver = opened(bounded_market(implementation, per_book=per_book, shard=shard))
-    driver.batch([new(1, SELL, 100, 5), new(2, BUY, 90, 5)])
-    assert driver.reason(new(3, BUY, 99, 5)) is Reason.BOOK_FULL
-    assert driver.reason(new(3, SELL, 91, 5)) is Reason.BOOK_FULL
-    assert driver.reason(ioc(3, BUY, 99, 5)) is Reason.NONE
-    assert driver.fills(market_order(4, BUY, 1)) == [(1, 100, 1)]
-    # It fills a maker, and what is left of it takes the maker's room.
-    assert driver.fills(new(5, BUY, 100, 9)) == [(1, 100, 4)]
-    assert driver.ids() == [5, 2]
-    driver.send(cancel(2))
-    assert driver.reason(new(6)) is Reason.NONE
-
-
-def test_a_full_book_leaves_room_in_the_others(implementation: str) -> None:
-    driver = opened(bounded_market(implementation, per_book=1, shard=2))
-    driver.batch([set_mode(Mode.LIVE, 1, instrument=ETH), new(1)])
-    assert driver.reason(new(2)) is Reason.BOOK_FULL
-    assert driver.reason(new(2, instrument=ETH)) is Reason.NONE
-
-
-def test_both_implementations_have_the_same_bounds() -> None:
-    core = pytest.importorskip("engine._core", reason="SKIPPED: the Rust core is not built here")
-    for name in (
-        "OPEN_ORDERS_PER_BOOK_MAX",
-        "OPEN_ORDERS_MAX",
-        "INSTRUMENTS_MAX",
-        "COMMAND_STEP_NS",
-    ):
-        assert getattr(core, name) == getattr(limits, name)

@@ -81,6 +81,12 @@ def test_a_deeply_nested_payload_is_refused() -> None:
         unpacked(memoryview(b"\x81\xa1x" + b"\x91" * 100_000 + b"\xc0"), Login)
 
 
+def test_text_that_is_no_utf_8_is_refused() -> None:
+    for place in (b"\x82\xa4name\xa1\xff\xa3key\xa1k", b"\x81\xa1\xff\xa1k"):
+        with pytest.raises(BadMessage, match="no Login"):
+            unpacked(memoryview(place), Login)
+
+
 def test_a_question_about_an_impossible_instrument_is_refused() -> None:
     data = packed(MessageType.QUERY, Query(id=1, what="book", instrument=2**40))
     with pytest.raises(BadMessage):

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from crash_harness import Trader, check_answers, journalled
 from engine_harness import (
     EngineProcess,
     client,
@@ -20,12 +19,9 @@ from engine_harness import (
 )
 from market_driver import BTC, market_or_skip, new
 
-from engine.client import Answer, EngineClient
-from engine.errors import EngineError
+from engine.client import Answer
 from engine.market import create_market, state_hash
-from engine.outcomes import command_ends, events_of
 from engine.replay import Frame, JournalReader
-from engine.wire import decode_commands, decode_events
 
 SESSIONS = 3
 FAILING_SYNC = """
@@ -50,47 +46,6 @@ def service_implementation(implementation: str) -> str:
     return implementation
 
 
-def journalled(directory: Path, implementation: str) -> Iterator[tuple[int, int, int, bytes]]:
-    """(session, reference, sequence number, events) of every command of a journal."""
-    reader, market = JournalReader(directory, shard=1), create_market(implementation)
-    while isinstance(frame := reader.read(), Frame):
-        events = market.apply(frame.commands, frame.ts_ns)
-        ends = command_ends(events, frame.length)
-        for index, command in enumerate(decode_commands(frame.commands)):
-            seq = frame.first_seq + index
-            yield command.session, command.ref, seq, events_of(events, ends, index, 1)
-    reader.close()
-
-
-class Trader:
-    """Sends one batch after the other, and remembers every answer."""
-
-    def __init__(self, name: str, first_id: int, *, size: int = 3, instrument: int = BTC) -> None:
-        self.name = name
-        self.session = 0
-        self.answers: list[Answer] = []
-        self._next_id = first_id
-        self._size = size
-        self._instrument = instrument
-
-    async def trade(self, port: int) -> None:
-        """Until the engine is gone."""
-        one = client(port, self.name)
-        await one.start()
-        self.session = one.session
-        trading = asyncio.ensure_future(self._trade(one))
-        await until(lambda: not one.is_connected, "the engine dies")
-        await one.close()
-        with suppress(EngineError):
-            await trading
-
-    async def _trade(self, one: EngineClient) -> None:
-        while True:
-            batch = orders(self._next_id, self._size, instrument=self._instrument)
-            self._next_id += self._size
-            self.answers += await one.send(batch, timeout_s=30.0)
-
-
 def test_nothing_answered_is_lost_and_nothing_is_there_twice_after_kill_9_under_load(
     tmp_path: Path, service_implementation: str
 ) -> None:
@@ -109,15 +64,8 @@ def test_nothing_answered_is_lost_and_nothing_is_there_twice_after_kill_9_under_
             if not n:
                 run(open_market(engine.port))
             run(round_(engine))
-    found = list(journalled(tmp_path, service_implementation))
-    assert [seq for _, _, seq, _ in found] == list(range(1, len(found) + 1))
-    once = {(session, ref): (seq, events) for session, ref, seq, events in found if ref}
-    assert len(once) == sum(1 for _, ref, _, _ in found if ref)
-    for trader in traders:
-        assert len(trader.answers) > 300
-        for answer in trader.answers:
-            seq, events = once[trader.session, answer.events[0].ref]
-            assert (seq, tuple(decode_events(events))) == (answer.seq, answer.events)
+    assert all(len(trader.answers) > 300 for trader in traders)
+    check_answers(tmp_path, service_implementation, traders)
 
 
 def test_a_client_goes_through_kill_9_with_each_order_executed_once(
@@ -192,7 +140,7 @@ def test_a_journal_is_recovered_by_either_implementation(tmp_path: Path) -> None
     for implementation in ("python", "rust"):
         reader, market = JournalReader(tmp_path, shard=1), create_market(implementation)
         while isinstance(frame := reader.read(), Frame):
-            market.apply(frame.commands, frame.ts_ns)
+            market.apply(frame.commands, frame.ts_ns, rules=frame.rules)
         reader.close()
         hashes.add(state_hash(market))
     assert len(hashes) == 1
@@ -244,7 +192,7 @@ def test_a_damaged_journal_is_not_started_on_and_the_next_step_is_named(tmp_path
         code, said = engine.end()
     assert code == 1
     assert said.startswith(f"JournalDamaged: {path}: the frame at offset 4096 (sequence 1)")
-    assert "move it aside" in said
+    assert f"railswitch journal repair {tmp_path}" in said
     assert "Traceback" not in said
 
 

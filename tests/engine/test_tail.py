@@ -15,7 +15,7 @@ from engine.client import EngineClient
 from engine.errors import Disconnected
 from engine.follow import TailBatch
 from engine.protocol import SUBSCRIBE, MessageType, RejectCode, message
-from engine.tail import TailFrame, cut
+from engine.tail import TailFeed, TailFrame, cut
 from engine.types import Event, Role
 from engine.wire import decode_events
 
@@ -237,6 +237,18 @@ def test_whoever_iterates_slowly_is_not_read_ahead_of(
                         break
 
     run(story())
+
+
+def test_what_a_snapshot_stands_for_is_not_in_memory(tmp_path: Path) -> None:
+    """It is replayed for whoever asks; the head is known before the first frame."""
+    feed = TailFeed(tmp_path, shard=1, implementation="python")
+    feed.begin_after(10)
+    assert feed.durable_seq == 10
+    assert not feed.ring.covers(10)
+    assert feed.ring.covers(11)
+    feed.append(TailFrame(11, 12, 5_000, b""))
+    assert not feed.ring.covers(10)
+    feed.close()
 
 
 def test_a_frame_is_cut_between_commands() -> None:

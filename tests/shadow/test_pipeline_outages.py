@@ -85,6 +85,24 @@ def test_lost_changes_leave_a_mark_in_the_counts_and_load_again(control_database
     play(control_database, scenario)
 
 
+def test_a_restart_between_lost_changes_and_the_load_still_loads(control_database: str) -> None:
+    async def scenario(world: World) -> None:
+        await shadow(world)
+        async with world.running():
+            await world.loaded()
+            await world.place(sell(100))
+            await world.settled(1)
+            lost = world.monolith.place(sell(101)).tx
+            world.shard.present.clear()
+            world.slot.failures.append(ChangesLost("made again", slot_lsn=lost.end_lsn))
+            await _load_begun(world)
+        world.shard.present.set()
+        async with world.running():
+            await world.loaded(run=2)
+
+    play(control_database, scenario)
+
+
 def test_a_store_that_breaks_the_connection_loses_nothing(control_database: str) -> None:
     async def scenario(world: World) -> None:
         await shadow(world)
@@ -116,6 +134,16 @@ async def _settled_though_cut(world: World, operations: int) -> Any:
         except Exception as error:
             if "does not answer" not in str(error):
                 raise
+
+
+async def _load_begun(world: World) -> None:
+    async with await psycopg.AsyncConnection.connect(world.url, autocommit=True) as connection:
+        while True:
+            cursor = await connection.execute(
+                "SELECT loading FROM railswitch.shadow_instrument WHERE symbol = %s", (BTC,)
+            )
+            if await cursor.fetchone() == (True,):
+                return
 
 
 # --- handing over

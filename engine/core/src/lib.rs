@@ -1,18 +1,33 @@
-//! The matching engine's core: what `engine/reference.py` specifies, on fixed-width records.
+//! The matching engine's core: what `engine/reference/` specifies, on fixed-width records.
 //!
 //! The state changes only by applying a command, and applying reads nothing but state and command:
 //! no clock, no random number, no environment. Whatever iterates does so in a defined order.
 
+mod accounts;
+mod admin;
 mod book;
+mod check;
 mod codes;
+pub mod crc32c;
+pub mod frame;
 mod ids;
+mod levels;
 pub mod limits;
 mod market;
+mod mass;
+mod matching;
+mod orders;
+mod restore;
 mod rules;
+mod slab;
 mod snapshot;
+mod stops;
+mod views;
 mod wire;
 
+pub use accounts::Account;
 pub use codes::{CommandKind, EventKind, Mode, OrderType, Reason, Role, Side, TimeInForce};
 pub use market::{BatchError, Market};
-pub use snapshot::{InstrumentState, SessionState, SnapshotError};
-pub use wire::{COMMAND_BYTES, Command, EVENT_BYTES, ORDER_BYTES, OrderRecord};
+pub use restore::SnapshotError;
+pub use views::{InstrumentState, SessionState};
+pub use wire::{COMMAND_BYTES, Command, EVENT_BYTES};

@@ -1,13 +1,13 @@
 //! Fixed-width little-endian records, as `engine/wire.py` lays them out.
 
-use crate::codes::{EventKind, Reason, Side};
+use crate::codes::{EventKind, Reason};
 
 /// Size of a command.
 pub const COMMAND_BYTES: usize = 64;
 /// Size of an event.
 pub const EVENT_BYTES: usize = 80;
-/// Size of an open order.
-pub const ORDER_BYTES: usize = 48;
+/// Size of all of an open order.
+pub const STATE_BYTES: usize = 72;
 
 const EVENT_FLAGS_AT: usize = 6;
 
@@ -156,6 +156,14 @@ impl<'a> Emitter<'a> {
         }
     }
 
+    /// Appends one event of another instrument than the command's.
+    pub fn emit_of(&mut self, instrument: u32, flags: u8, event: &Event) {
+        let own = (self.instrument, self.flags);
+        (self.instrument, self.flags) = (instrument, flags);
+        self.emit(event);
+        (self.instrument, self.flags) = own;
+    }
+
     /// Appends one event.
     #[inline]
     pub fn emit(&mut self, event: &Event) {
@@ -188,42 +196,62 @@ impl<'a> Emitter<'a> {
     }
 }
 
-/// An open order as others see it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// All of one open order, in numbers that anybody may have written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub struct OrderRecord {
+pub struct OrderState {
     pub order_id: u64,
     pub account: u64,
     pub price: i64,
     pub leaves: u64,
     pub qty: u64,
-    pub side: Side,
+    pub displayed: u64,
+    pub stop_price: i64,
+    pub expiry_s: u32,
+    pub display: u32,
+    pub session: u16,
+    pub side: u8,
+    pub ord_type: u8,
+    pub tif: u8,
+    pub flags: u8,
+    pub stp: u8,
 }
 
-impl OrderRecord {
-    /// None unless side and padding are as they must be.
-    pub fn read(bytes: &[u8; ORDER_BYTES]) -> Option<Self> {
-        if bytes[41..].iter().any(|&byte| byte != 0) {
-            return None;
-        }
-        Some(Self {
+impl OrderState {
+    /// None unless the padding is as it must be.
+    pub fn read(bytes: &[u8; STATE_BYTES]) -> Option<Self> {
+        (bytes[71] == 0).then(|| Self {
             order_id: u64::from_le_bytes(part(bytes, 0)),
             account: u64::from_le_bytes(part(bytes, 8)),
             price: i64::from_le_bytes(part(bytes, 16)),
             leaves: u64::from_le_bytes(part(bytes, 24)),
             qty: u64::from_le_bytes(part(bytes, 32)),
-            side: Side::from_number(u64::from(bytes[40]))?,
+            displayed: u64::from_le_bytes(part(bytes, 40)),
+            stop_price: i64::from_le_bytes(part(bytes, 48)),
+            expiry_s: u32::from_le_bytes(part(bytes, 56)),
+            display: u32::from_le_bytes(part(bytes, 60)),
+            session: u16::from_le_bytes(part(bytes, 64)),
+            side: bytes[66],
+            ord_type: bytes[67],
+            tif: bytes[68],
+            flags: bytes[69],
+            stp: bytes[70],
         })
     }
 
-    /// Appends its 48 bytes.
+    /// Appends its 72 bytes.
     pub fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.order_id.to_le_bytes());
         out.extend_from_slice(&self.account.to_le_bytes());
         out.extend_from_slice(&self.price.to_le_bytes());
         out.extend_from_slice(&self.leaves.to_le_bytes());
         out.extend_from_slice(&self.qty.to_le_bytes());
-        out.extend_from_slice(&[self.side as u8, 0, 0, 0, 0, 0, 0, 0]);
+        out.extend_from_slice(&self.displayed.to_le_bytes());
+        out.extend_from_slice(&self.stop_price.to_le_bytes());
+        out.extend_from_slice(&self.expiry_s.to_le_bytes());
+        out.extend_from_slice(&self.display.to_le_bytes());
+        out.extend_from_slice(&self.session.to_le_bytes());
+        out.extend_from_slice(&[self.side, self.ord_type, self.tif, self.flags, self.stp, 0]);
     }
 }
 
@@ -261,20 +289,15 @@ mod tests {
 
     #[test]
     fn an_order_reads_back_as_written_and_its_padding_is_zero() {
-        let order = OrderRecord {
-            order_id: 1,
-            account: 2,
-            price: 3,
-            leaves: 4,
-            qty: 5,
-            side: Side::Sell,
-        };
+        let mut record = [0; STATE_BYTES];
+        for (at, byte) in record.iter_mut().enumerate().take(STATE_BYTES - 1) {
+            *byte = at as u8 + 1;
+        }
         let mut bytes = Vec::new();
-        order.write(&mut bytes);
-        let mut record: [u8; ORDER_BYTES] = bytes.try_into().unwrap();
-        assert_eq!(OrderRecord::read(&record), Some(order));
-        record[47] = 1;
-        assert_eq!(OrderRecord::read(&record), None);
+        OrderState::read(&record).unwrap().write(&mut bytes);
+        assert_eq!(bytes, record);
+        record[STATE_BYTES - 1] = 1;
+        assert_eq!(OrderState::read(&record), None);
     }
 
     #[test]

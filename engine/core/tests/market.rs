@@ -74,17 +74,18 @@ fn opened() -> Market {
 fn apply(market: &mut Market, commands: &[Command]) -> Vec<[u8; EVENT_BYTES]> {
     let bytes: Vec<u8> = commands.iter().flat_map(Command::bytes).collect();
     let mut events = Vec::new();
-    market.apply(&bytes, 1_000, &mut events).unwrap();
+    let ts_ns = market.last_ts_ns() + 100_000_000;
+    market.apply(&bytes, ts_ns, &mut events).unwrap();
     let (events, rest) = events.as_chunks();
     assert!(rest.is_empty());
     events.to_vec()
 }
 
+/// Everything that a trading session may send about its orders, and now and then the time.
 fn order(random: &mut Random, reference: u64) -> Command {
     let instrument = 1 + random.below(2) as u32;
-    let is_cancel = random.below(4) == 0;
     let mut command = Command {
-        kind: if is_cancel { 2 } else { 1 },
+        kind: [1, 1, 1, 1, 1, 1, 1, 2, 3, 4, 4, 25][random.below(12) as usize],
         session: if instrument == 1 { 2 } else { 3 },
         instrument,
         epoch: 1,
@@ -93,14 +94,48 @@ fn order(random: &mut Random, reference: u64) -> Command {
         order_id: random.below(500),
         ..Command::default()
     };
-    if !is_cancel {
-        command.side = 1 + random.below(2) as u8;
-        command.ord_type = 2;
-        command.tif = if random.below(5) == 0 { 3 } else { 1 };
-        command.price = 480 + random.below(40) as i64;
-        command.qty = 1 + random.below(20);
+    match command.kind {
+        1 => new_order(random, &mut command),
+        3 => command.qty = 1 + random.below(20),
+        4 => {
+            command.price = 480 + random.below(40) as i64;
+            command.qty = 1 + random.below(20);
+            command.aux = random.below(500);
+        }
+        25 => {
+            command = Command {
+                kind: 25,
+                ..Command::default()
+            }
+        }
+        _ => {}
     }
     command
+}
+
+fn new_order(random: &mut Random, command: &mut Command) {
+    command.side = 1 + random.below(2) as u8;
+    command.ord_type = [2, 2, 2, 3, 4][random.below(5) as usize];
+    command.stp = random.below(5) as u8;
+    command.price = 480 + random.below(40) as i64;
+    command.qty = 1 + random.below(20);
+    match command.ord_type {
+        2 => {
+            command.tif = [0, 1, 1, 1, 3, 4, 6][random.below(7) as usize];
+            if command.tif == 6 {
+                command.aux = (1 + random.below(30)) << 32;
+            }
+            if command.tif < 3 && random.below(4) == 0 {
+                command.flags = 2;
+                command.aux |= 1 + random.below(3);
+            }
+        }
+        ord_type => {
+            command.tif = 1;
+            command.aux = 480 + random.below(40);
+            command.price *= i64::from(ord_type == 4);
+        }
+    }
 }
 
 #[test]
@@ -130,8 +165,47 @@ fn invariants_hold_over_a_long_history_and_every_event_stream_is_numbered() {
         market
             .instruments()
             .iter()
-            .all(|each| each.open_orders > 10)
+            .all(|each| each.open_orders > 10 && each.last_price > 0)
     );
+}
+
+#[test]
+fn a_bookful_of_stops_goes_off_in_one_command() {
+    let mut market = opened();
+    let command = Command {
+        kind: 1,
+        side: 1,
+        session: 2,
+        instrument: 1,
+        epoch: 1,
+        tif: 1,
+        ..Command::default()
+    };
+    let stops = (0..5_000).map(|id| Command {
+        reference: 100 + id,
+        order_id: id,
+        ord_type: 4,
+        price: 10,
+        qty: 1,
+        aux: 500,
+        ..command
+    });
+    apply(&mut market, &stops.collect::<Vec<_>>());
+    assert_eq!(market.instruments()[0].pending_stops, 5_000);
+    let limit = |id: u64, side| Command {
+        side,
+        reference: id,
+        order_id: id,
+        ord_type: 2,
+        price: 500,
+        qty: 1,
+        ..command
+    };
+    let events = apply(&mut market, &[limit(10_000, 2), limit(10_001, 1)]);
+    assert_eq!(events.iter().filter(|event| event[0] == 7).count(), 5_000);
+    let state = &market.instruments()[0];
+    assert_eq!((state.pending_stops, state.open_orders), (0, 5_000));
+    market.check().unwrap();
 }
 
 #[test]
@@ -174,6 +248,17 @@ fn a_restored_market_is_the_same_and_a_damaged_snapshot_never_breaks_one() {
             assert_eq!(other.snapshot(), damaged);
         }
     }
+}
+
+#[test]
+fn a_batch_under_rules_that_nobody_had_is_refused_whole() {
+    let mut market = opened();
+    let before = market.snapshot();
+    for rules in [0, 3] {
+        let refused = market.apply_under(rules, &[0; 64], 9, &mut Vec::new());
+        assert_eq!(refused, Err(BatchError::Rules(rules)));
+    }
+    assert_eq!(market.snapshot(), before);
 }
 
 #[test]
