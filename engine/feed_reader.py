@@ -138,6 +138,16 @@ class FeedReader:
             },
         )
 
+    async def newest_trades(self, symbol: str, count: int) -> NDArray[np.void]:
+        """TRADE_DTYPE, oldest first. Raises MarketDataUnavailable."""
+        try:
+            rows = await self._redis.xrevrange(self._keys.stream(symbol, "trades"), count=count)
+        except (RedisError, OSError) as error:
+            raise MarketDataUnavailable("unreachable", f"Redis: {error}") from error
+        _end_if_cancelled()
+        found = b"".join(fields.get(b"trades", b"") for _, fields in reversed(rows))
+        return np.frombuffer(found, TRADE_DTYPE)[-count:]
+
     async def follow(self, symbol: str, *, after: str = "") -> AsyncIterator[Update]:
         """A picture first, and again whenever the book or the status has changed; trades from then
         on, or from after the entry of trades with the id `after`, where they are still there.

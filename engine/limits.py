@@ -80,6 +80,9 @@ SNAPSHOT_EVERY_BYTES = 2**30
 # Of frames that a replay has applied, kept whole until it is known what of them is to be held.
 HELD_WINDOW_BYTES = 128 * 2**20
 SNAPSHOT_LOOK_S = 1.0  # between two looks at how much it has grown
+# Of that process: next to orders it gets a sixtieth of a processor, and yet comes to an end where
+# orders never leave it more.
+SNAPSHOT_NICE = 19
 SNAPSHOTS_KEPT = 2  # readable ones: should the newest fail on the day it is needed
 
 # What a replay reads at once: a reader that follows, or recovers, pays for one call in some frames.

@@ -1,7 +1,7 @@
 """Makes a snapshot out of a journal on the disk: `python -m engine.snapshotter DIRECTORY`.
 
 It goes from the newest snapshot to the beginning of the journal's last segment, on a market of its
-own, at the lowest priority, also while an engine writes to the journal. Everything before that
+own, at a low priority, also while an engine writes to the journal. Everything before that
 segment is durable, so that nothing gets into a snapshot that a crash could still take back.
 """
 
@@ -18,6 +18,7 @@ from typing import NamedTuple
 from engine.errors import EngineError, JournalDamaged
 from engine.frame import Link
 from engine.held import Held
+from engine.limits import SNAPSHOT_NICE
 from engine.market import IMPLEMENTATIONS
 from engine.replay import Frame, JournalReader, how_to_go_on
 from engine.segment import segment_path, segment_paths
@@ -83,8 +84,9 @@ def main() -> int:
     parser.add_argument("directory", type=Path)
     parser.add_argument("--shard", type=int, required=True)
     parser.add_argument("--implementation", choices=IMPLEMENTATIONS, required=True)
+    parser.add_argument("--nice", type=int, default=SNAPSHOT_NICE)
     args = parser.parse_args()
-    _step_back()
+    _step_back(args.nice)
     try:
         taken = take_snapshot(args.directory, shard=args.shard, implementation=args.implementation)
     except (EngineError, OSError) as error:
@@ -99,11 +101,11 @@ def main() -> int:
     return 0
 
 
-def _step_back() -> None:
-    """Runs only when the processor has nothing else to do."""
-    os.nice(19)
-    with suppress(AttributeError, OSError):
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+def _step_back(nice: int) -> None:
+    """Leaves the processor to whoever else wants it."""
+    os.nice(nice)
+    with suppress(AttributeError, OSError):  # not every system has it
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 if __name__ == "__main__":

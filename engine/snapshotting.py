@@ -35,6 +35,7 @@ class Snapshots:
         self._command = [
             *(sys.executable, "-m", "engine.snapshotter", str(directory)),
             *("--shard", str(shard), "--implementation", implementation),
+            *("--nice", str(limits.SNAPSHOT_NICE)),
         ]
         self._process: subprocess.Popen[str] | None = None
         self._lock = threading.Lock()

@@ -63,12 +63,13 @@ def report(measured: Measured) -> dict[str, Any]:
         "latency_from_schedule_us": percentiles_us(latencies),
         "sent_late_us": percentiles_us(slips),
         "sends_cut_short": measured.sends_cut_short,
+        "sends_that_waited": measured.sends_that_waited,
         "events": {
             kind.name.lower(): int(measured.kinds[kind])
             for kind in EventKind
             if measured.kinds[kind]
         },
-        "journal": _journal(measured, answered, counted_ns),
+        "journal": _journal(measured, answered, counted_ns, last_answer_ns),
     }
 
 
@@ -98,12 +99,12 @@ def _rate(count: int, began_ns: int, last_ns: int) -> int:
     return round(count * 1e9 / max(last_ns - began_ns, 1))
 
 
-def _journal(measured: Measured, answered: int, counted_ns: int) -> dict[str, Any]:
+def _journal(measured: Measured, answered: int, began_ns: int, ended_ns: int) -> dict[str, Any]:
     """Each frame is one write and one sync. What is zeroed ahead is not counted."""
     frames: set[int] = set()
     for _, got in measured.sessions:
-        frames |= set(got.frame[got.at_ns >= counted_ns].tolist())
-    seconds = (measured.end_ns - counted_ns) / 1e9
+        frames |= set(got.frame[got.at_ns >= began_ns].tolist())
+    seconds = max(ended_ns - began_ns, 1) / 1e9
     size = answered * COMMAND_BYTES + len(frames) * FRAME_HEADER_BYTES
     return {
         "syncs_per_s": round(len(frames) / seconds, 1),

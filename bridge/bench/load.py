@@ -64,6 +64,7 @@ class Measured(NamedTuple):
     total: int  # due altogether
     sessions: tuple[tuple[Sent, Got], ...]
     sends_cut_short: int  # the service did not read: the socket was full
+    sends_that_waited: int  # the service did not answer: too much would have been unanswered
     kinds: Any  # of all events, by kind
     cpu: dict[str, Any]
 
@@ -77,7 +78,6 @@ class Session:
         self.socket = channel.socket
         self.socket.setblocking(False)
         self._rows = rows.copy()
-        self._rows.setflags(write=True)
         self._refs = self._rows["ref"]
         self.length = len(rows)
         # One round less than the first references: sending adds a round.
@@ -226,13 +226,14 @@ class Load:
         self._blocked: list[int] = []  # those whose socket is full
         self._turn = 0  # whose it is to send
         self._number = 0  # of the next command
+        self._waited = 0  # ticks without room for another message
 
     def run(self, *, rate: int, warm_up_s: float, seconds: float) -> Measured:
         """Commands/s offered for so long, after a warm-up at the same rate that does not count."""
         for session in self._sessions:
             session.begin()
             session.heartbeat()
-        self._number = 0
+        self._number = self._waited = 0
         warm, total = int(rate * warm_up_s), int(rate * (warm_up_s + seconds))
         with _no_collections():
             began_ns = time.perf_counter_ns() + TICK_NS
@@ -246,7 +247,7 @@ class Load:
                 tell(f"  {(stop_ns - counted_ns) // 10**9} s, {answered:,} answered")
             self._until(began_ns, end_ns, rate, total)
             cpu = meter.read()
-            self._drain(began_ns, rate, total)
+            self._drain(total)
         return Measured(
             rate=rate,
             began_ns=began_ns,
@@ -255,6 +256,7 @@ class Load:
             total=total,
             sessions=tuple(session.taken_down() for session in self._sessions),
             sends_cut_short=sum(session.sends_cut_short for session in self._sessions),
+            sends_that_waited=self._waited,
             kinds=sum(
                 np.bincount(np.frombuffer(one.kinds, np.uint8), minlength=256)
                 for one in self._sessions
@@ -280,7 +282,7 @@ class Load:
                 next_ns = now_ns - (now_ns - began_ns) % TICK_NS + TICK_NS
             self._receive(max(0, next_ns - clock()) / 1e9)
 
-    def _drain(self, began_ns: int, rate: int, total: int) -> None:
+    def _drain(self, total: int) -> None:
         deadline_ns = time.perf_counter_ns() + int(DRAIN_S * 1e9)
         while time.perf_counter_ns() < deadline_ns:
             self._send_due(total, time.perf_counter_ns())
@@ -296,6 +298,7 @@ class Load:
             session = self._sessions[self._turn]
             count = min(due - self._number, FRAME_COMMANDS_MAX, session.length)
             if not session.has_room(count):
+                self._waited += 1
                 return
             if not session.send(self._number, count, now_ns):
                 fd = session.socket.fileno()

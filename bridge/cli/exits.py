@@ -54,6 +54,7 @@ _CODES: tuple[tuple[type[BaseException], Exit], ...] = (
     (engine_errors.EngineImplementationUnavailable, Exit.USAGE),
     (engine_errors.JournalInUse, Exit.REFUSED),
     (engine_errors.EngineUnavailable, Exit.UNREACHABLE),
+    (engine_errors.MarketDataUnavailable, Exit.UNREACHABLE),
     (engine_errors.EngineError, Exit.FAILED),
     (shadow_errors.LegacyUnavailable, Exit.UNREACHABLE),
     (shadow_errors.StoreUnavailable, Exit.UNREACHABLE),

@@ -30,6 +30,7 @@ VERBS = {
     "sandbox": "run a small exchange with Rails' manners to try everything on",
     "demo": "the whole story on this machine, in a few minutes",
     "bench": "measure the parts on this machine",
+    "market": "an instrument's best prices, depth and last trades",
     "journal": "is an engine's journal whole, what is in it, what can be mended",
     "engine": "run one engine process",
     "control": "run the control process",

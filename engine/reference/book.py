@@ -160,7 +160,8 @@ class Book:
                     assert order.order_id == order_id, f"{order_id} is filed under another id"
                     assert order.side is side, f"order {order_id} is on the wrong side"
                     assert order.price_ticks == price_ticks, f"order {order_id} is at a wrong price"
-                    assert not order.is_stop, f"order {order_id} is a stop and rests"
+                    is_stop = order.is_stop or order.stop_price_ticks
+                    assert not is_stop, f"order {order_id} is a stop and rests"
                     _check_quantities(order)
         assert count == self._open_orders, f"{count} orders rest, {self._open_orders} are counted"
         bid_ticks, ask_ticks = self._best(Side.BUY), self._best(Side.SELL)

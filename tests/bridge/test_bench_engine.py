@@ -98,6 +98,7 @@ def measured(**changes: Any) -> Measured:
         "total": 6,
         "sessions": ((sent, got),),
         "sends_cut_short": 0,
+        "sends_that_waited": 0,
         "kinds": kinds,
         "cpu": {},
     }
@@ -171,4 +172,5 @@ def test_an_engine_that_does_not_answer_gets_no_command_twice(
     told = histogram.report(found)
     assert not told["all_answered"]
     assert 0 < told["sent"] <= len(rows) < told["offered"]
+    assert told["sends_that_waited"] > 0
     assert told["answered"] == 0

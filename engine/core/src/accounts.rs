@@ -90,11 +90,17 @@ impl Accounts {
     }
 
     /// What is known of an account, while accounts are counted.
-    #[inline]
+    #[inline(always)]
     pub fn get(&self, account: u64) -> Option<&Account> {
-        if !self.counting {
-            return None;
+        if self.counting {
+            self.find(account)
+        } else {
+            None
         }
+    }
+
+    #[inline(never)]
+    fn find(&self, account: u64) -> Option<&Account> {
         self.ids.get(account).map(|at| &self.records[at as usize])
     }
 
@@ -264,7 +270,7 @@ mod tests {
     fn orders_from_before_the_first_limit_count_and_the_last_limit_forgets_all() {
         let mut nodes = Nodes::default();
         for id in 0..3 {
-            nodes.add(limit(id, Side::Buy, 100, 5), Extra::default());
+            nodes.add(&limit(id, Side::Buy, 100, 5), &Extra::default());
         }
         let mut accounts = Accounts::default();
         accounts.opened(1, 5);

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use crate::codes::Side;
 use crate::ids::NIL;
 use crate::levels::{Ladder, Level, rank, reach};
-use crate::slab::{Node, Nodes, State};
+use crate::slab::Nodes;
 use crate::stops::Stops;
 
 /// The open orders of one instrument.
@@ -60,10 +60,9 @@ impl Book {
     /// stop.
     #[inline]
     pub fn enter(&mut self, nodes: &mut Nodes, at: u32) {
-        let &Node {
-            side, extra, state, ..
-        } = nodes.get(at);
-        if state == State::Pending {
+        let node = nodes.get(at);
+        let (side, extra) = (node.side, node.extra);
+        if node.is_stop() {
             self.stops.append(nodes, at);
         } else {
             self.ladder_mut(side).append(nodes, at);
@@ -80,13 +79,12 @@ impl Book {
     /// Takes an open order of this book out of all that holds it.
     #[inline]
     pub fn leave(&mut self, nodes: &mut Nodes, at: u32) {
-        let &Node {
-            side, extra, state, ..
-        } = nodes.get(at);
-        if extra != NIL {
+        let node = nodes.get(at);
+        let (side, is_stop) = (node.side, node.is_stop());
+        if node.extra != NIL {
             self.forget_expiry(nodes, at);
         }
-        if state == State::Pending {
+        if is_stop {
             self.stops.remove(nodes, at);
         } else {
             self.ladder_mut(side).remove(nodes, at);
@@ -101,50 +99,15 @@ impl Book {
             .remove(&(expiry_s, nodes.get(at).order_id, at));
     }
 
-    /// Takes the oldest order of the best price out, whose quantity is used up. Cheaper than
+    /// Takes the oldest order of the best price out, of which nothing is left. Cheaper than
     /// `leave`.
     #[inline]
     pub fn leave_best(&mut self, nodes: &mut Nodes, side: Side) {
-        let levels = &mut self.ladder_mut(side).levels;
-        let level = levels.last_mut().expect("there is a best price");
-        let at = level.head;
-        let &Node { next, extra, .. } = nodes.get(at);
-        if next == NIL {
-            levels.pop();
-        } else {
-            level.head = next;
-            level.count -= 1;
-            nodes.get_mut(next).prev = NIL;
-        }
-        if extra != NIL {
+        let at = self.ladder_mut(side).remove_best(nodes);
+        if nodes.get(at).extra != NIL {
             self.forget_expiry(nodes, at);
         }
         self.resting -= 1;
-    }
-
-    /// An iceberg at the head of the best price, which shows nothing any more, shows its next part
-    /// and goes to the end of the queue.
-    pub fn refill_best(&mut self, nodes: &mut Nodes, side: Side) {
-        let ladder = self.ladder_mut(side);
-        let level = ladder.levels.last_mut().expect("there is a best price");
-        let (at, rank) = (level.head, level.rank);
-        let leaves = nodes.get(at).leaves;
-        let extra = nodes.extra_mut(at);
-        let shows = leaves.min(extra.display.into());
-        extra.displayed = shows;
-        level.show(shows);
-        let next = nodes.get(at).next;
-        if next != NIL {
-            let tail = level.tail;
-            level.head = next;
-            level.tail = at;
-            nodes.get_mut(next).prev = NIL;
-            nodes.get_mut(tail).next = at;
-            let node = nodes.get_mut(at);
-            node.prev = tail;
-            node.next = NIL;
-        }
-        ladder.unhide(rank, shows);
     }
 
     /// The nodes of the resting orders: bids, then asks; best price first, then oldest first.
@@ -161,14 +124,9 @@ impl Book {
     pub fn check(&self, nodes: &Nodes, book: u16, last_price: i64) -> Result<(), String> {
         let mut count = 0;
         for (side, ladder) in [(Side::Buy, &self.bids), (Side::Sell, &self.asks)] {
-            if !ladder
-                .levels
-                .is_sorted_by(|left, right| left.rank < right.rank)
-            {
-                return Err(format!("book {book}: its levels are out of order"));
-            }
+            ladder.check()?;
             let mut hidden = 0;
-            for level in &ladder.levels {
+            for level in ladder.best_first() {
                 let (orders, unseen) = check_level(nodes, book, side, level)?;
                 count += orders;
                 hidden += usize::from(unseen > 0);
@@ -186,7 +144,8 @@ impl Book {
                 self.resting
             ));
         }
-        if let (Some(bid), Some(ask)) = (self.bids.levels.last(), self.asks.levels.last())
+        if let (Some(bid), Some(ask)) =
+            (self.bids.best_first().next(), self.asks.best_first().next())
             && bid.rank >= !ask.rank
         {
             return Err(format!(
@@ -221,7 +180,7 @@ fn check_level(nodes: &Nodes, book: u16, side: Side, level: &Level) -> Result<(u
     let mut at = level.head;
     while at != NIL {
         let node = nodes.get(at);
-        let holds = node.state == State::Resting
+        let holds = !node.is_stop()
             && node.book == book
             && node.prev == prev
             && node.side == side
@@ -258,10 +217,10 @@ fn check_level(nodes: &Nodes, book: u16, side: Side, level: &Level) -> Result<(u
 mod tests {
     use super::*;
     use crate::codes::DISPLAY;
-    use crate::slab::{Extra, tests::limit};
+    use crate::slab::{Extra, Node, tests::limit};
 
     fn entered(book: &mut Book, nodes: &mut Nodes, node: Node, extra: Extra) -> u32 {
-        let at = nodes.add(node, extra);
+        let at = nodes.add(&node, &extra);
         book.enter(nodes, at);
         at
     }
@@ -313,7 +272,7 @@ mod tests {
     fn an_iceberg_comes_back_behind_the_others_until_nothing_is_hidden() {
         let (mut book, mut nodes) = (Book::default(), Nodes::default());
         let iceberg = Node {
-            flags: DISPLAY,
+            marks: DISPLAY,
             ..limit(1, Side::Sell, 100, 5)
         };
         let extra = Extra {
@@ -326,8 +285,8 @@ mod tests {
         book.check(&nodes, 0, 0).unwrap();
         // As a taker of 3 leaves it.
         nodes.get_mut(at).leaves = 2;
-        book.asks.levels[0].hide(3);
-        book.refill_best(&mut nodes, Side::Sell);
+        book.asks.met(i64::MIN).unwrap().hide(3);
+        book.asks.refill_best(&mut nodes);
         assert_eq!(ids(&book, &nodes), [2, 1]);
         assert_eq!((nodes.displayed(at), book.asks.hidden.len()), (2, 0));
         book.check(&nodes, 0, 0).unwrap();

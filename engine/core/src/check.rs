@@ -26,7 +26,7 @@ impl Market {
                     return Err(format!("order {id} is not indexed"));
                 }
             }
-            let levels = book.bids.levels.len().max(book.asks.levels.len());
+            let levels = book.bids.len().max(book.asks.len());
             let most = self.bounds.levels_per_side as usize + self.bounds.stops_per_book as usize;
             if book.open() > self.bounds.open_orders_per_book
                 || book.stops.len() > self.bounds.stops_per_book

@@ -63,39 +63,70 @@ impl Level {
     }
 }
 
-/// One side.
+/// One side. What a search and an insertion move is as narrow as it can be: the levels themselves
+/// stay where they are.
 #[derive(Default)]
 pub struct Ladder {
-    pub levels: Vec<Level>,
+    /// Ascending.
+    ranks: Vec<i64>,
+    /// The place of the level of each rank.
+    places: Vec<u32>,
+    levels: Vec<Level>,
+    free: Vec<u32>,
     /// What the icebergs of a price don't show; no entry where that is nothing.
     pub hidden: BTreeMap<i64, u128>,
 }
 
 impl Ladder {
-    /// Where the level of this rank is, or where it would go.
+    /// How many different prices.
     #[inline]
-    pub fn find(&self, rank: i64) -> Result<usize, usize> {
-        let mut at = self.levels.len();
-        let near = at.saturating_sub(SCAN_LEVELS);
-        while at > near {
-            let level = self.levels[at - 1].rank;
-            if level <= rank {
-                return if level == rank { Ok(at - 1) } else { Err(at) };
+    pub fn len(&self) -> usize {
+        self.ranks.len()
+    }
+
+    /// Where the level of this rank is among the ascending ones, or where it would go.
+    #[inline]
+    fn find(&self, rank: i64) -> Result<usize, usize> {
+        let near = self.ranks.len().saturating_sub(SCAN_LEVELS);
+        if near > 0 && rank < self.ranks[near] {
+            return self.ranks[..near].binary_search(&rank);
+        }
+        let mut at = self.ranks.len();
+        for &other in self.ranks[near..].iter().rev() {
+            if other <= rank {
+                return if other == rank { Ok(at - 1) } else { Err(at) };
             }
             at -= 1;
         }
-        self.levels[..near].binary_search_by(|level| level.rank.cmp(&rank))
+        Err(at)
+    }
+
+    /// Whether there is a level of this rank.
+    #[inline]
+    pub fn has(&self, rank: i64) -> bool {
+        self.find(rank).is_ok()
     }
 
     /// Best first.
     pub fn best_first(&self) -> impl Iterator<Item = &Level> {
-        self.levels.iter().rev()
+        let places = self.places.iter().rev();
+        places.map(|&place| &self.levels[place as usize])
+    }
+
+    /// The best, if an order that reaches so far would trade with it.
+    #[inline]
+    pub fn met(&mut self, reach: i64) -> Option<&mut Level> {
+        if !self.meets(reach) {
+            return None;
+        }
+        let place = *self.places.last()?;
+        Some(&mut self.levels[place as usize])
     }
 
     /// Whether an order that reaches so far would trade now.
     #[inline]
     pub fn meets(&self, reach: i64) -> bool {
-        self.levels.last().is_some_and(|best| best.rank >= reach)
+        self.ranks.last().is_some_and(|&best| best >= reach)
     }
 
     /// Puts a node at the end of its price's queue.
@@ -104,42 +135,63 @@ impl Ladder {
         let node = nodes.get(at);
         let (rank, shown) = (rank(node.side, node.price), nodes.displayed(at));
         let hidden = node.leaves - shown;
-        match self.find(rank) {
+        let place = match self.find(rank) {
             Ok(found) => {
-                let level = &mut self.levels[found];
+                let place = self.places[found];
+                let level = &mut self.levels[place as usize];
                 nodes.get_mut(level.tail).next = at;
                 nodes.get_mut(at).prev = level.tail;
                 level.tail = at;
                 level.count += 1;
                 level.show(shown);
+                place
             }
-            Err(place) => self.levels.insert(
-                place,
-                Level {
+            Err(found) => {
+                let level = Level {
                     rank,
                     shown_low: shown,
                     shown_high: 0,
                     count: 1,
                     head: at,
                     tail: at,
-                },
-            ),
-        }
+                };
+                let place = self.add(level);
+                self.ranks.insert(found, rank);
+                self.places.insert(found, place);
+                place
+            }
+        };
+        nodes.get_mut(at).level = place;
         if hidden > 0 {
             self.hide(rank, hidden);
+        }
+    }
+
+    #[inline]
+    fn add(&mut self, level: Level) -> u32 {
+        match self.free.pop() {
+            Some(place) => {
+                self.levels[place as usize] = level;
+                place
+            }
+            None => {
+                self.levels.push(level);
+                (self.levels.len() - 1) as u32 // no more than there are orders
+            }
         }
     }
 
     /// Takes a node out, wherever in its queue it stands.
     #[inline]
     pub fn remove(&mut self, nodes: &mut Nodes, at: u32) {
+        let shown = nodes.displayed(at);
         let node = nodes.get(at);
-        let (prev, next, leaves) = (node.prev, node.next, node.leaves);
-        let (rank, shown) = (rank(node.side, node.price), nodes.displayed(at));
-        let found = self.find(rank).expect("a resting order has a level");
-        let level = &mut self.levels[found];
+        let (prev, next, place) = (node.prev, node.next, node.level);
+        let hidden = node.leaves - shown;
+        let level = &mut self.levels[place as usize];
+        let rank = level.rank;
         if level.count == 1 {
-            self.levels.remove(found);
+            self.drop_level(rank, place);
         } else {
             level.count -= 1;
             level.hide(shown);
@@ -152,22 +204,76 @@ impl Ladder {
                 _ => nodes.get_mut(next).prev = prev,
             }
         }
-        if leaves > shown {
-            self.unhide(rank, leaves - shown);
+        if hidden > 0 {
+            self.unhide(rank, hidden);
         }
+    }
+
+    #[inline]
+    fn drop_level(&mut self, rank: i64, place: u32) {
+        let found = self.find(rank).expect("a level is found by its rank");
+        self.ranks.remove(found);
+        self.places.remove(found);
+        self.free.push(place);
+    }
+
+    /// Takes the oldest node of the best price out. Cheaper than `remove`; what it showed is
+    /// subtracted already, and it hides nothing.
+    #[inline]
+    pub fn remove_best(&mut self, nodes: &mut Nodes) -> u32 {
+        let place = *self.places.last().expect("there is a best price");
+        let level = &mut self.levels[place as usize];
+        let at = level.head;
+        let next = nodes.get(at).next;
+        if next == NIL {
+            self.ranks.pop();
+            self.places.pop();
+            self.free.push(place);
+        } else {
+            level.head = next;
+            level.count -= 1;
+            nodes.get_mut(next).prev = NIL;
+        }
+        at
+    }
+
+    /// The iceberg at the head of the best price, which shows nothing any more, shows its next part
+    /// and goes to the end of the queue.
+    pub fn refill_best(&mut self, nodes: &mut Nodes) {
+        let place = *self.places.last().expect("there is a best price");
+        let level = &mut self.levels[place as usize];
+        let (at, rank) = (level.head, level.rank);
+        let leaves = nodes.get(at).leaves;
+        let extra = nodes.extra_mut(at);
+        let shows = leaves.min(extra.display.into());
+        extra.displayed = shows;
+        level.show(shows);
+        let next = nodes.get(at).next;
+        if next != NIL {
+            let tail = level.tail;
+            level.head = next;
+            level.tail = at;
+            nodes.get_mut(next).prev = NIL;
+            nodes.get_mut(tail).next = at;
+            let node = nodes.get_mut(at);
+            node.prev = tail;
+            node.next = NIL;
+        }
+        self.unhide(rank, shows);
     }
 
     /// Takes a part of a node's leaves away, in its place: what is hidden goes first.
     pub fn reduce(&mut self, nodes: &mut Nodes, at: u32, leaves: u64) {
         let (before, shown) = (nodes.get(at).leaves, nodes.displayed(at));
-        let rank = rank(nodes.get(at).side, nodes.get(at).price);
+        let place = nodes.get(at).level;
         nodes.get_mut(at).leaves = leaves;
         let shows = shown.min(leaves);
         if nodes.get(at).is_iceberg() {
             nodes.extra_mut(at).displayed = shows;
         }
-        let found = self.find(rank).expect("a resting order has a level");
-        self.levels[found].hide(shown - shows);
+        let level = &mut self.levels[place as usize];
+        level.hide(shown - shows);
+        let rank = level.rank;
         let unhidden = (before - shown) - (leaves - shows);
         if unhidden > 0 {
             self.unhide(rank, unhidden);
@@ -202,6 +308,22 @@ impl Ladder {
         self.best_first()
             .flat_map(move |level| self.queue(nodes, level))
     }
+
+    /// Whether ranks, places and levels fit together.
+    pub fn check(&self) -> Result<(), String> {
+        let levels = self.ranks.iter().zip(&self.places);
+        let mut used: Vec<u32> = self.free.iter().chain(&self.places).copied().collect();
+        used.sort_unstable();
+        let ascend = self.ranks.is_sorted_by(|left, right| left < right);
+        let ranked = levels
+            .into_iter()
+            .all(|(&rank, &at)| self.levels[at as usize].rank == rank);
+        let each_once = used.iter().copied().eq(0..self.levels.len() as u32);
+        if !ascend || !ranked || !each_once || self.places.len() != self.ranks.len() {
+            return Err("the levels of a side are out of order".into());
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -215,18 +337,19 @@ mod tests {
         // 7 and 100 have no common divisor: every price once, in no order.
         let at: Vec<u32> = (0..100)
             .map(|id| limit(id, Side::Buy, 1 + (id as i64 * 7) % 100, 5))
-            .map(|node| nodes.add(node, Extra::default()))
+            .map(|node| nodes.add(&node, &Extra::default()))
             .collect();
         for &node in &at {
             ladder.append(&mut nodes, node);
         }
-        assert!(ladder.levels.is_sorted_by(|a, b| a.rank < b.rank));
+        ladder.check().unwrap();
         for price in 1..=100 {
             assert!(ladder.find(price).is_ok());
         }
         assert_eq!((ladder.find(0), ladder.find(101)), (Err(0), Err(100)));
         for &node in &at[..99] {
             ladder.remove(&mut nodes, node);
+            ladder.check().unwrap();
         }
         assert_eq!(ladder.walk(&nodes).collect::<Vec<_>>(), [at[99]]);
     }
@@ -235,7 +358,7 @@ mod tests {
     fn what_a_level_shows_may_pass_64_bits_and_comes_back() {
         let (mut ladder, mut nodes) = (Ladder::default(), Nodes::default());
         let at: Vec<u32> = (0..3)
-            .map(|id| nodes.add(limit(id, Side::Sell, 100, u64::MAX), Extra::default()))
+            .map(|id| nodes.add(&limit(id, Side::Sell, 100, u64::MAX), &Extra::default()))
             .collect();
         for &node in &at {
             ladder.append(&mut nodes, node);
@@ -250,7 +373,7 @@ mod tests {
     fn a_reduction_takes_what_is_hidden_first() {
         let (mut ladder, mut nodes) = (Ladder::default(), Nodes::default());
         let iceberg = crate::slab::Node {
-            flags: crate::codes::DISPLAY,
+            marks: crate::codes::DISPLAY,
             ..limit(1, Side::Buy, 100, 10)
         };
         let extra = Extra {
@@ -258,7 +381,7 @@ mod tests {
             display: 4,
             ..Extra::default()
         };
-        let at = nodes.add(iceberg, extra);
+        let at = nodes.add(&iceberg, &extra);
         ladder.append(&mut nodes, at);
         for (leaves, shown, hidden) in [(7, 4, Some(3)), (4, 4, None), (1, 1, None)] {
             ladder.reduce(&mut nodes, at, leaves);

@@ -166,7 +166,7 @@ impl Market {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn apply_one(&mut self, command: &Command, rules: u16, out: &mut Vec<u8>) {
         let kind = rules::known_kind(command.kind, rules);
         let session = self.session_ids.get(command.session.into());
@@ -219,7 +219,7 @@ impl Market {
     }
 
     /// The place of the session, if its role may send this and the reference is new.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn admit(
         &self,
         command: &Command,
@@ -234,7 +234,7 @@ impl Market {
     }
 
     /// The places of session and instrument, if the session may touch the instrument's orders now.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn enter(
         &self,
         command: &Command,
@@ -250,7 +250,7 @@ impl Market {
     }
 
     /// The place of the command's instrument.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn instrument(&self, command: &Command) -> Result<u32, Reason> {
         self.instrument_ids
             .get(command.instrument.into())

@@ -170,10 +170,12 @@ impl Market {
 
     fn remove(&mut self, found: &Found, reason: Reason, events: &mut Emitter<'_>) {
         for &node in &found.nodes {
-            let order = self.close(node);
-            let book = order.node.book.into();
+            let order = self.nodes.get(node);
+            let book = order.book.into();
+            let event = canceled(order, reason);
             let number = self.instruments[book as usize].number;
-            events.emit_of(number, self.flags(book), &canceled(&order.node, reason));
+            events.emit_of(number, self.flags(book), &event);
+            self.close(node);
         }
     }
 

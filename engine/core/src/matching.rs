@@ -5,26 +5,33 @@ use std::collections::VecDeque;
 
 use crate::accounts::Accounts;
 use crate::book::Book;
-use crate::codes::{DISPLAY, EventKind, OrderType, Reason, SelfTrade, Side, TimeInForce};
+use crate::codes::{EventKind, OrderType, Reason, SelfTrade, Side, TimeInForce};
 use crate::ids::NIL;
 use crate::levels::reach;
 use crate::market::Market;
-use crate::slab::{Extra, Node, Nodes, State};
+use crate::slab::{Extra, Node, Nodes};
 use crate::stops::satisfied;
 use crate::wire::{Emitter, Event};
 
-/// An order that is not open at the moment.
+/// An order that is in no queue and no index at the moment.
 #[derive(Clone, Copy)]
 pub(crate) struct Taker {
-    /// `prev`, `next`, `extra` and `state` mean nothing yet.
+    /// `prev`, `next`, `extra` and `level` mean nothing.
     pub(crate) node: Node,
     pub(crate) extra: Extra,
+    /// The node that is kept for it, under its id; NIL for none.
+    place: u32,
 }
 
 impl Taker {
+    /// An order without a node and an entry under its id.
     #[inline]
-    fn is_stop(&self) -> bool {
-        self.node.ord_type >= OrderType::Stop as u8
+    pub(crate) fn outside(node: Node, extra: Extra) -> Self {
+        Self {
+            node,
+            extra,
+            place: NIL,
+        }
     }
 
     /// None: any price will do.
@@ -98,18 +105,18 @@ type Fills = Option<(i64, i64)>;
 impl Market {
     /// Executes a new or replaced order. If less than the minimum can trade at once, it is canceled
     /// whole.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn execute(
         &mut self,
         at: u32,
-        mut taker: Taker,
+        taker: &mut Taker,
         minimum: u64,
         events: &mut Emitter<'_>,
     ) {
-        if taker.is_stop() {
+        if taker.node.is_stop() {
             return self.enter_stop(at, taker, events);
         }
-        let fills = self.trade(at, &mut taker, minimum, events);
+        let fills = self.trade(at, taker, minimum, events);
         if let Some(fills) = fills
             && !self.instruments[at as usize].book.stops.is_empty()
         {
@@ -121,12 +128,12 @@ impl Market {
 
     /// It waits, unless the last trade was what it waits for.
     #[inline(never)]
-    fn enter_stop(&mut self, at: u32, taker: Taker, events: &mut Emitter<'_>) {
+    fn enter_stop(&mut self, at: u32, taker: &mut Taker, events: &mut Emitter<'_>) {
         let last_price = self.instruments[at as usize].last_price;
         if last_price != 0 && satisfied(taker.node.side, taker.extra.stop_price, last_price) {
-            self.work_off(at, VecDeque::from([taker]), events);
+            self.work_off(at, VecDeque::from([*taker]), events);
         } else {
-            self.open(at, taker, State::Pending);
+            self.open(at, taker);
         }
     }
 
@@ -163,12 +170,12 @@ impl Market {
         };
         let stops = &self.instruments[at as usize].book.stops;
         for stop in stops.triggered(low, high) {
-            triggered.push_back(self.close(stop));
+            triggered.push_back(self.take_out(stop));
         }
     }
 
     /// Trades, then opens or cancels what is left.
-    #[inline]
+    #[inline(always)]
     fn trade(
         &mut self,
         at: u32,
@@ -181,18 +188,22 @@ impl Market {
             return None;
         }
         let fills = self.meet_all(at, taker, events);
+        if taker.node.leaves > 0 && taker.rests() {
+            self.open(at, taker);
+            return fills;
+        }
         if taker.node.leaves > 0 {
-            if taker.rests() {
-                self.open(at, *taker, State::Resting);
-            } else {
-                events.emit(&taker.canceled(Reason::Unfilled));
-            }
+            events.emit(&taker.canceled(Reason::Unfilled));
+        }
+        if taker.place != NIL {
+            self.order_ids.remove(taker.node.order_id);
+            self.nodes.release(taker.place);
         }
         fills
     }
 
     /// Until nothing is left of the taker, or there is nothing that it meets.
-    #[inline]
+    #[inline(always)]
     fn meet_all(&mut self, at: u32, taker: &mut Taker, events: &mut Emitter<'_>) -> Fills {
         let side = taker.node.side;
         let reach = reach(side, taker.limit());
@@ -200,13 +211,12 @@ impl Market {
         let mut fills = None;
         while taker.node.leaves > 0 {
             let book = &mut self.instruments[at as usize].book;
-            let levels = &mut book.ladder_mut(side.opposite()).levels;
-            let Some(level) = levels.last_mut().filter(|level| level.rank >= reach) else {
+            let Some(level) = book.ladder_mut(side.opposite()).met(reach) else {
                 break;
             };
             let head = level.head;
             let maker = self.nodes.get_mut(head);
-            let stp = taker.node.stp != 0;
+            let stp = taker.node.stp() != 0;
             if stp && self.accounts.are_one(taker.node.account, maker.account) {
                 self.prevent(at, head, taker, events);
                 continue;
@@ -251,10 +261,10 @@ impl Market {
             price,
             leaves,
             session,
-            flags,
             ..
         } = maker;
-        if let Some(level) = book.ladder_mut(side).levels.last_mut() {
+        let is_iceberg = maker.is_iceberg();
+        if let Some(level) = book.ladder_mut(side).met(i64::MIN) {
             level.hide(traded);
         }
         self.accounts.lost(account, traded, leaves == 0);
@@ -263,10 +273,10 @@ impl Market {
             self.order_ids.remove(order_id);
             self.sessions[session as usize].open -= 1;
             self.nodes.release(head);
-        } else if flags & DISPLAY != 0 {
+        } else if is_iceberg {
             self.nodes.extra_mut(head).displayed = shown - traded;
             if shown == traded {
-                book.refill_best(&mut self.nodes, side);
+                book.ladder_mut(side).refill_best(&mut self.nodes);
             }
         }
         met(event, order_id, price, traded, taker.node.leaves, leaves)
@@ -277,7 +287,7 @@ impl Market {
     #[inline(never)]
     fn prevent(&mut self, at: u32, head: u32, taker: &mut Taker, events: &mut Emitter<'_>) {
         use SelfTrade::{CancelBoth, CancelMaker, CancelTaker, Decrement};
-        let mode = SelfTrade::from_number(taker.node.stp.into());
+        let mode = SelfTrade::from_number(taker.node.stp().into());
         if mode == Some(Decrement) {
             let event = taker.event(EventKind::Prevented);
             let met = self.take(at, head, taker, &event);
@@ -307,12 +317,11 @@ impl Market {
         reachable.is_enough()
     }
 
-    // --- open orders: the only two functions by which they come, and go otherwise than by trading
+    // --- open orders: the only functions by which they come, and go otherwise than by trading
 
     /// An order begins to rest or to wait.
-    #[inline]
-    pub(crate) fn open(&mut self, at: u32, mut order: Taker, state: State) {
-        order.node.state = state;
+    #[inline(always)]
+    pub(crate) fn open(&mut self, at: u32, order: &mut Taker) {
         if order.node.is_iceberg() {
             order.extra.displayed = order.node.leaves.min(order.extra.display.into());
         }
@@ -320,37 +329,59 @@ impl Market {
     }
 
     /// An order is open as it was, with what it displays.
-    #[inline]
-    pub(crate) fn open_as_it_is(&mut self, at: u32, order: Taker) {
-        let Node {
-            order_id,
-            account,
-            leaves,
-            session,
-            ..
-        } = order.node;
-        let node = self.nodes.add(order.node, order.extra);
+    #[inline(always)]
+    pub(crate) fn open_as_it_is(&mut self, at: u32, order: &Taker) {
+        let mut place = order.place;
+        if place == NIL {
+            place = self.nodes.add(&order.node, &order.extra);
+            self.order_ids.insert(order.node.order_id, place);
+        } else {
+            self.nodes.put(place, &order.node, &order.extra);
+        }
         self.instruments[at as usize]
             .book
-            .enter(&mut self.nodes, node);
-        self.order_ids.insert(order_id, node);
-        self.sessions[session as usize].open += 1;
-        self.accounts.opened(account, leaves);
+            .enter(&mut self.nodes, place);
+        self.sessions[order.node.session as usize].open += 1;
+        self.accounts.opened(order.node.account, order.node.leaves);
+    }
+
+    /// An open order is in no queue and no index any more, but its node is kept for it.
+    #[inline(always)]
+    pub(crate) fn take_out(&mut self, at: u32) -> Taker {
+        self.leave(at);
+        Taker {
+            node: *self.nodes.get(at),
+            extra: self.nodes.extra(at),
+            place: at,
+        }
+    }
+
+    /// The node that is kept for an order goes under another id.
+    #[inline(always)]
+    pub(crate) fn rename(&mut self, at: u32, order_id: u64, new_id: u64) {
+        if order_id != new_id {
+            self.order_ids.remove(order_id);
+            self.order_ids.insert(new_id, at);
+        }
     }
 
     /// An open order is open no more.
-    #[inline]
-    pub(crate) fn close(&mut self, at: u32) -> Taker {
-        let node = *self.nodes.get(at);
-        let extra = self.nodes.extra(at);
+    #[inline(always)]
+    pub(crate) fn close(&mut self, at: u32) {
+        self.leave(at);
+        self.order_ids.remove(self.nodes.get(at).order_id);
+        self.nodes.release(at);
+    }
+
+    #[inline(always)]
+    fn leave(&mut self, at: u32) {
+        let node = self.nodes.get(at);
+        let (account, leaves) = (node.account, node.leaves);
+        self.sessions[node.session as usize].open -= 1;
         self.instruments[node.book as usize]
             .book
             .leave(&mut self.nodes, at);
-        self.order_ids.remove(node.order_id);
-        self.sessions[node.session as usize].open -= 1;
-        self.accounts.lost(node.account, node.leaves, true);
-        self.nodes.release(at);
-        Taker { node, extra }
+        self.accounts.lost(account, leaves, true);
     }
 }
 
@@ -390,7 +421,7 @@ impl Reachable<'_> {
         let reach = reach(side, self.taker.limit());
         let ladder = self.book.ladder(side.opposite());
         let within = ladder.best_first().take_while(|level| level.rank >= reach);
-        let stp = self.taker.node.stp;
+        let stp = self.taker.node.stp();
         if stp == SelfTrade::None as u8 {
             let mut reachable: u128 = ladder.hidden.range(reach..).map(|(_, &qty)| qty).sum();
             return reachable >= self.enough

@@ -9,7 +9,7 @@ use crate::limits::DAY_S;
 use crate::market::{Instrument, Market, Sender, refuse, require};
 use crate::matching::{Taker, canceled, event_of, rests};
 use crate::rules;
-use crate::slab::{Extra, Node, State};
+use crate::slab::{Extra, Node, marks};
 use crate::wire::{Command, Emitter, Event};
 
 impl Market {
@@ -31,7 +31,7 @@ impl Market {
         let (session, at) = self.enter(command, CommandKind::New, sender)?;
         let side = Side::from_number(command.side.into()).ok_or(Reason::BadField)?;
         self.check_new(command, at, side, rules)?;
-        let taker = self.ordered(command, at, session, side);
+        let mut taker = self.ordered(command, at, session, side);
         let minimum = if command.tif == TimeInForce::Fok as u8 {
             command.qty
         } else if command.flags & MIN_QTY != 0 {
@@ -47,12 +47,12 @@ impl Market {
             contra_leaves: command.aux,
             ..taker.event(EventKind::Accepted)
         });
-        self.execute(at, taker, minimum, &mut events);
+        self.execute(at, &mut taker, minimum, &mut events);
         events.finish();
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn check_new(&self, command: &Command, at: u32, side: Side, rules: u16) -> Result<(), Reason> {
         let instrument = &self.instruments[at as usize];
         let is_stop = command.ord_type >= OrderType::Stop as u8;
@@ -93,7 +93,7 @@ impl Market {
     }
 
     /// Orders that want to trade must be let; what lessens an account's orders always is.
-    #[inline]
+    #[inline(always)]
     fn check_trader(&self, command: &Command, instrument: &Instrument) -> Result<(), Reason> {
         require(!instrument.halted, Reason::InstrumentHalted)?;
         let account = self.accounts.get(command.account);
@@ -105,14 +105,14 @@ impl Market {
     #[inline]
     fn check_level(&self, instrument: &Instrument, side: Side, price: i64) -> Result<(), Reason> {
         let ladder = instrument.book.ladder(side);
-        let full = ladder.levels.len() >= self.bounds.levels_per_side as usize;
-        let needs_level = full && ladder.find(rank(side, price)).is_err();
+        let full = ladder.len() >= self.bounds.levels_per_side as usize;
+        let needs_level = full && !ladder.has(rank(side, price));
         require(!needs_level, Reason::LevelsFull)
     }
 
     /// Whether the account may have so much open, if the order may stay open - then with what is
     /// left of the order that it replaces - and may send so much in this second.
-    #[inline]
+    #[inline(always)]
     fn check_account(&self, command: &Command, stays: Option<Option<u64>>) -> Result<(), Reason> {
         let Some(account) = self.accounts.get(command.account) else {
             return Ok(());
@@ -123,7 +123,7 @@ impl Market {
         refuse(account.rate_refusal(self.now_s()))
     }
 
-    #[inline]
+    #[inline(always)]
     fn ordered(&self, command: &Command, at: u32, session: u32, side: Side) -> Taker {
         let mut extra = Extra::default();
         if command.ord_type >= OrderType::Stop as u8 {
@@ -147,20 +147,19 @@ impl Market {
             prev: NIL,
             next: NIL,
             extra: NIL,
+            level: NIL,
             book: at as u16,         // INSTRUMENTS_MAX bounds it
             session: session as u16, // at most one for each of the 65,536 numbers
             side,
             ord_type: command.ord_type,
             tif: command.tif,
-            flags: command.flags & !MIN_QTY, // done with once the order has entered
-            stp: command.stp,
-            state: State::Free,
+            marks: marks(command.flags & !MIN_QTY, command.stp), // met or not when it has entered
         };
-        Taker { node, extra }
+        Taker::outside(node, extra)
     }
 
     /// The node of the command's order.
-    #[inline]
+    #[inline(always)]
     fn owned(&self, command: &Command, at: u32) -> Result<u32, Reason> {
         let node = self.order_ids.get(command.order_id);
         let node = node.ok_or(Reason::UnknownOrder)?;
@@ -181,10 +180,10 @@ impl Market {
         require(rules::cancel_is_well_formed(command), Reason::BadField)?;
         let (_, at) = self.enter(command, CommandKind::Cancel, sender)?;
         let node = self.owned(command, at)?;
-        let order = self.close(node);
         let mut events = Emitter::new(out, command, self.last_seq, self.flags(at));
-        events.emit(&canceled(&order.node, Reason::ByRequest));
+        events.emit(&canceled(self.nodes.get(node), Reason::ByRequest));
         events.finish();
+        self.close(node);
         Ok(())
     }
 
@@ -197,20 +196,16 @@ impl Market {
     ) -> Result<(), Reason> {
         let (_, at) = self.enter(command, CommandKind::Reduce, sender)?;
         let node = self.owned(command, at)?;
-        let &Node {
-            leaves,
-            side,
-            state,
-            account,
-            ..
-        } = self.nodes.get(node);
+        let order = self.nodes.get(node);
+        let (leaves, side, account) = (order.leaves, order.side, order.account);
+        let is_stop = order.is_stop();
         let instrument = &mut self.instruments[at as usize];
         refuse(instrument.limits.reduction_refusal(leaves, command.qty))?;
-        if state == State::Resting {
+        if is_stop {
+            self.nodes.get_mut(node).leaves = command.qty;
+        } else {
             let ladder = instrument.book.ladder_mut(side);
             ladder.reduce(&mut self.nodes, node, command.qty);
-        } else {
-            self.nodes.get_mut(node).leaves = command.qty;
         }
         self.accounts.lost(account, leaves - command.qty, false);
         let mut events = Emitter::new(out, command, self.last_seq, self.flags(at));
@@ -233,8 +228,9 @@ impl Market {
     ) -> Result<(), Reason> {
         let (session, at) = self.enter(command, CommandKind::Replace, sender)?;
         let node = self.check_replace(command, at)?;
-        let mut taker = self.close(node);
+        let mut taker = self.take_out(node);
         let old_leaves = taker.node.leaves;
+        self.rename(node, command.order_id, command.aux);
         taker.node.order_id = command.aux;
         taker.node.price = command.price;
         taker.node.qty = command.qty;
@@ -249,7 +245,7 @@ impl Market {
             contra_leaves: old_leaves,
             ..taker.event(EventKind::Replaced)
         });
-        self.execute(at, taker, 0, &mut events);
+        self.execute(at, &mut taker, 0, &mut events);
         events.finish();
         Ok(())
     }
@@ -268,11 +264,11 @@ impl Market {
         let parts = order.is_iceberg()
             && rules::has_too_many_parts(self.nodes.extra(at).display, command.qty);
         require(!parts, Reason::BadDisplayQuantity)?;
-        if order.state == State::Resting {
+        if is_priced {
             self.check_level(instrument, order.side, command.price)?;
         }
         self.check_account(command, Some(Some(order.leaves)))?;
-        let meets = order.flags & POST_ONLY != 0
+        let meets = order.flags() & POST_ONLY != 0
             && instrument.book.crosses(order.side, Some(command.price));
         require(!meets, Reason::WouldTrade)?;
         Ok(at)

@@ -10,7 +10,7 @@ use crate::limits;
 use crate::market::{Instrument, Market, Session};
 use crate::matching::{Taker, rests};
 use crate::rules::OrderLimits;
-use crate::slab::{Extra, Node, State};
+use crate::slab::{Extra, Node, marks};
 use crate::snapshot::MAGIC;
 use crate::stops::satisfied;
 use crate::wire::{OrderState, STATE_BYTES, name_text, part};
@@ -138,7 +138,7 @@ impl Market {
                 format!("the book of instrument {number} is crossed")
             })?;
             last = Some((side, order.price));
-            self.restore_order(at, &order, side, State::Resting)?;
+            self.restore_order(at, &order, side)?;
         }
         Ok(())
     }
@@ -167,7 +167,7 @@ impl Market {
             let last_price = self.instruments[at as usize].last_price;
             let due = last_price > 0 && satisfied(side, stop.stop_price, last_price);
             require(!due, || what("it waits for what has been traded"))?;
-            self.restore_order(at, &stop, side, State::Pending)?;
+            self.restore_order(at, &stop, side)?;
         }
         Ok(())
     }
@@ -177,7 +177,6 @@ impl Market {
         at: u32,
         order: &OrderState,
         side: Side,
-        state: State,
     ) -> Result<(), SnapshotError> {
         let id = order.order_id;
         let known = self.order_ids.get(id).is_some();
@@ -207,16 +206,15 @@ impl Market {
             prev: NIL,
             next: NIL,
             extra: NIL,
+            level: NIL,
             book: at as u16,         // INSTRUMENTS_MAX bounds it
             session: session as u16, // at most one for each of the 65,536 numbers
             side,
             ord_type: order.ord_type,
             tif: order.tif,
-            flags: order.flags,
-            stp: order.stp,
-            state,
+            marks: marks(order.flags, order.stp),
         };
-        self.open_as_it_is(at, Taker { node, extra });
+        self.open_as_it_is(at, &Taker::outside(node, extra));
         Ok(())
     }
 }

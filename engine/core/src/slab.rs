@@ -3,19 +3,8 @@
 //! A node is one cache line with what matching and canceling touch. What few orders have - an
 //! expiry, a hidden part, a stop price - stands in a slab of its own.
 
-use crate::codes::{DISPLAY, Side};
+use crate::codes::{DISPLAY, OrderType, Side};
 use crate::ids::NIL;
-
-/// What a node is at present.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// On the list of free nodes.
-    Free,
-    /// In the queue of its price.
-    Resting,
-    /// A stop that waits for its trade.
-    Pending,
-}
 
 /// An open order, or a free node.
 #[derive(Clone, Copy, Debug)]
@@ -33,25 +22,49 @@ pub struct Node {
     pub next: u32,
     /// Its `Extra`, or NIL.
     pub extra: u32,
+    /// The place of its price's level in the book, while it rests.
+    pub level: u32,
     /// The place of its instrument in the market.
     pub book: u16,
     /// The place of its session in the market.
     pub session: u16,
     pub side: Side,
+    /// 0: the node is free.
     pub ord_type: u8,
     pub tif: u8,
-    pub flags: u8,
-    pub stp: u8,
-    pub state: State,
+    /// Its flags, and its mode of self-trade prevention: see `marks`.
+    pub marks: u8,
 }
 
 const _: () = assert!(size_of::<Node>() == 64);
 
+/// Both in one byte, which keeps the node within a cache line.
+#[inline]
+pub fn marks(flags: u8, stp: u8) -> u8 {
+    flags | stp << 4
+}
+
 impl Node {
+    #[inline]
+    pub fn flags(&self) -> u8 {
+        self.marks & 0xF
+    }
+
+    #[inline]
+    pub fn stp(&self) -> u8 {
+        self.marks >> 4
+    }
+
     /// Whether it shows a part of its quantity only.
     #[inline]
     pub fn is_iceberg(&self) -> bool {
-        self.flags & DISPLAY != 0
+        self.marks & DISPLAY != 0
+    }
+
+    /// Whether it waits for a trade, or is to.
+    #[inline]
+    pub fn is_stop(&self) -> bool {
+        self.ord_type >= OrderType::Stop as u8
     }
 }
 
@@ -124,38 +137,62 @@ impl Nodes {
 
     /// Every open order, in no order that means anything.
     pub fn iter(&self) -> impl Iterator<Item = &Node> {
-        self.nodes.iter().filter(|node| node.state != State::Free)
+        self.nodes.iter().filter(|node| node.ord_type != 0)
     }
 
     /// Adds an open order. The market never holds more than OPEN_ORDERS_MAX, which 32 bits count.
     #[inline]
-    pub fn add(&mut self, mut node: Node, extra: Extra) -> u32 {
-        (node.prev, node.next, node.extra) = (NIL, NIL, NIL);
-        if extra != Extra::default() {
-            node.extra = self.add_extra(extra);
-        }
+    pub fn add(&mut self, node: &Node, extra: &Extra) -> u32 {
         self.open += 1;
-        match self.free {
+        let at = match self.free {
             Some(at) => {
                 let slot = &mut self.nodes[at as usize];
                 self.free = (slot.next != NIL).then_some(slot.next);
-                *slot = node;
+                *slot = *node;
                 at
             }
             None => {
-                self.nodes.push(node);
+                self.nodes.push(*node);
                 (self.nodes.len() - 1) as u32
             }
+        };
+        self.join(at, NIL, extra);
+        at
+    }
+
+    /// Puts an order into the place of another one, which is in no queue and no index.
+    #[inline]
+    pub fn put(&mut self, at: u32, node: &Node, extra: &Extra) {
+        let slot = &mut self.nodes[at as usize];
+        let kept = slot.extra;
+        *slot = *node;
+        self.join(at, kept, extra);
+    }
+
+    /// Gives a new node its extra, if it has any; `kept` is one to be used again.
+    #[inline]
+    fn join(&mut self, at: u32, kept: u32, extra: &Extra) {
+        let mut joined = NIL;
+        if kept != NIL || *extra != Extra::default() {
+            joined = self.replace_extra(kept, extra);
         }
+        let slot = &mut self.nodes[at as usize];
+        (slot.prev, slot.next, slot.extra) = (NIL, NIL, joined);
     }
 
     #[inline(never)]
-    fn add_extra(&mut self, extra: Extra) -> u32 {
+    fn replace_extra(&mut self, kept: u32, extra: &Extra) -> u32 {
+        if kept != NIL {
+            self.free_extras.push(kept);
+        }
+        if *extra == Extra::default() {
+            return NIL;
+        }
         if let Some(at) = self.free_extras.pop() {
-            self.extras[at as usize] = extra;
+            self.extras[at as usize] = *extra;
             return at;
         }
-        self.extras.push(extra);
+        self.extras.push(*extra);
         (self.extras.len() - 1) as u32
     }
 
@@ -164,7 +201,7 @@ impl Nodes {
     pub fn release(&mut self, at: u32) {
         let next = self.free.unwrap_or(NIL);
         let node = &mut self.nodes[at as usize];
-        node.state = State::Free;
+        node.ord_type = 0;
         node.next = next;
         if node.extra != NIL {
             self.free_extras.push(node.extra);
@@ -179,7 +216,7 @@ impl Nodes {
         let mut at = self.free.unwrap_or(NIL);
         while at != NIL {
             let node = &self.nodes[at as usize];
-            if node.state != State::Free || free == self.nodes.len() {
+            if node.ord_type != 0 || free == self.nodes.len() {
                 return Err(format!("the list of free nodes is broken at {at}"));
             }
             free += 1;
@@ -209,7 +246,7 @@ impl Nodes {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::codes::{OrderType, TimeInForce};
+    use crate::codes::TimeInForce;
 
     /// A plain limit order, not yet in any queue.
     pub(crate) fn limit(order_id: u64, side: Side, price: i64, qty: u64) -> Node {
@@ -222,14 +259,13 @@ pub(crate) mod tests {
             prev: NIL,
             next: NIL,
             extra: NIL,
+            level: NIL,
             book: 0,
             session: 0,
             side,
             ord_type: OrderType::Limit as u8,
             tif: TimeInForce::Gtc as u8,
-            flags: 0,
-            stp: 0,
-            state: State::Resting,
+            marks: 0,
         }
     }
 
@@ -241,7 +277,7 @@ pub(crate) mod tests {
                 expiry_s: 1 + id as u32 % 2,
                 ..Extra::default()
             };
-            let at = nodes.add(limit(id, Side::Buy, 100, 5), extra);
+            let at = nodes.add(&limit(id, Side::Buy, 100, 5), &extra);
             assert_eq!(nodes.extra(at), extra);
             nodes.check().unwrap();
             nodes.release(at);
@@ -253,7 +289,7 @@ pub(crate) mod tests {
     #[test]
     fn an_order_without_extras_takes_none_and_shows_all_of_itself() {
         let mut nodes = Nodes::default();
-        let at = nodes.add(limit(1, Side::Buy, 100, 5), Extra::default());
+        let at = nodes.add(&limit(1, Side::Buy, 100, 5), &Extra::default());
         assert_eq!((nodes.displayed(at), nodes.extras.len()), (5, 0));
         assert_eq!(nodes.extra(at), Extra::default());
     }
@@ -265,8 +301,8 @@ pub(crate) mod tests {
             expiry_s: 1,
             ..Extra::default()
         };
-        let first = nodes.add(limit(1, Side::Buy, 100, 5), extra);
-        let second = nodes.add(limit(2, Side::Buy, 100, 5), extra);
+        let first = nodes.add(&limit(1, Side::Buy, 100, 5), &extra);
+        let second = nodes.add(&limit(2, Side::Buy, 100, 5), &extra);
         nodes.get_mut(second).extra = nodes.get(first).extra;
         assert!(nodes.check().is_err());
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::codes::Side;
-use crate::slab::{Nodes, State};
+use crate::slab::Nodes;
 
 /// Whether a trade at this price triggers a stop.
 #[inline]
@@ -83,7 +83,7 @@ impl Stops {
                 Side::Sell => &self.sells,
             };
             let due = last_price > 0 && satisfied(node.side, extra.stop_price, last_price);
-            let holds = node.state == State::Pending
+            let holds = node.is_stop()
                 && node.book == book
                 && extra.entry == entry
                 && entry < self.next_entry
@@ -110,14 +110,14 @@ mod tests {
 
     fn pending(nodes: &mut Nodes, stops: &mut Stops, id: u64, side: Side, stop_price: i64) -> u32 {
         let node = crate::slab::Node {
-            state: State::Pending,
+            ord_type: crate::codes::OrderType::Stop as u8,
             ..limit(id, side, 0, 5)
         };
         let extra = Extra {
             stop_price,
             ..Extra::default()
         };
-        let at = nodes.add(node, extra);
+        let at = nodes.add(&node, &extra);
         stops.append(nodes, at);
         at
     }

@@ -185,8 +185,8 @@ impl Market {
             side: node.side as u8,
             ord_type: node.ord_type,
             tif: node.tif,
-            flags: node.flags,
-            stp: node.stp,
+            flags: node.flags(),
+            stp: node.stp(),
         }
     }
 }

@@ -15,21 +15,19 @@ fuzz_target!(|data: &[u8]| {
     if market.last_seq() > u64::MAX - 10 {
         return;
     }
-    let mut commands = Vec::new();
-    let mut add = |command: Command| commands.extend(command.bytes());
-    add(Command {
+    let mut commands = Command {
         kind: 25,
         ..Command::default()
-    });
-    for session in market.sessions() {
-        add(Command {
+    }
+    .bytes()
+    .to_vec();
+    for session in market.sessions().iter().take(8) {
+        let gone = Command {
             kind: 27,
             session: session.number,
             ..Command::default()
-        });
-        if commands.len() >= 8 * 64 {
-            break;
-        }
+        };
+        commands.extend(gone.bytes());
     }
     let mut out = Vec::new();
     market

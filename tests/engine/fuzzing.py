@@ -1,0 +1,166 @@
+"""Runs what is fuzzed: `python tests/engine/fuzzing.py --seconds 3600` (`make fuzz`).
+
+libFuzzer looks for inputs that reach new code: linked into the programs of engine/core/fuzz, which
+any stable Rust builds, and through atheris around the functions of fuzz_targets. One process at a
+time. Says what each has covered; an input that fails is kept beside the log, and ends with 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+CORE = Path(__file__).parents[2] / "engine" / "core"
+RUST = {"market": 5, "snapshot": 2, "frame": 1}  # with their shares of the time
+PYTHON = {
+    "commands": 5,
+    "snapshots": 2,
+    "journal": 2,
+    "messages": 1,
+    "headers": 1,
+    "snapshot_files": 1,
+    "configuration": 1,
+}
+TRIPLE = "x86_64-unknown-linux-gnu"
+_COVERAGE_FLAGS = (
+    "-Cpasses=sancov-module",
+    "-Cllvm-args=-sanitizer-coverage-level=4",
+    "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
+    "-Cllvm-args=-sanitizer-coverage-pc-table",
+    "-Cllvm-args=-sanitizer-coverage-trace-compares",
+    "--cfg=fuzzing",
+    "-Cpanic=abort",
+)
+_SEEDS = """
+import sys
+sys.path[:0] = sys.argv[3:]
+from pathlib import Path
+from fuzz_targets import seeds
+for number, seed in enumerate(seeds(sys.argv[1])):
+    Path(sys.argv[2], f"seed-{number}").write_bytes(seed)
+"""
+
+
+class Fuzzed(NamedTuple):
+    name: str
+    runs: int
+    edges: int  # reached, as libFuzzer counts them
+    kept: int  # inputs that each reached something new
+    failed: bool
+    log: Path
+
+    def __str__(self) -> str:
+        end = "FAILED, see " + str(self.log) if self.failed else "no failure"
+        return f"{self.name:<24}{self.runs:>14,}{self.edges:>9,}{self.kept:>9,}  {end}"
+
+
+def unavailable(language: str) -> str:
+    """Why the targets of a language can't be run here, or nothing."""
+    if language == "python":
+        missing = importlib.util.find_spec("atheris") is None
+        return "atheris has no wheel for this platform" if missing else ""
+    for tool in ("cargo", "c++"):
+        if shutil.which(tool) is None:
+            return f"{tool} is not installed"
+    return ""
+
+
+def rust_programs() -> Path:
+    """Builds them, if need be; where they are."""
+    target = CORE / "target" / "fuzz"
+    manifest = str(CORE / "fuzz" / "Cargo.toml")
+    subprocess.run(
+        ["cargo", "build", "--quiet", "--release", "--target", TRIPLE, "--manifest-path", manifest],
+        check=True,
+        env=os.environ | {"RUSTFLAGS": " ".join(_COVERAGE_FLAGS), "CARGO_TARGET_DIR": str(target)},
+    )
+    return target / TRIPLE / "release"
+
+
+def fuzz(language: str, target: str, seconds: int, directory: Path) -> Fuzzed:
+    """Runs one target for so long; its inputs, log and failures go to the directory."""
+    place = directory / f"{language}-{target}"
+    corpus = place / "corpus"
+    corpus.mkdir(parents=True, exist_ok=True)
+    if language == "rust":
+        command = [str(rust_programs() / target)]
+        if target == "snapshot":
+            _write_seeds("snapshots", corpus)
+    else:
+        command = [sys.executable, __file__, "--inside", target]
+        _write_seeds(target, corpus)
+    options = [f"-max_total_time={seconds}", "-timeout=60", "-rss_limit_mb=2048", "-max_len=8192"]
+    options += [f"-artifact_prefix={place}/", "-print_final_stats=1", "-detect_leaks=0"]
+    log = place / "log"
+    with log.open("w") as out:
+        ended = subprocess.run([*command, str(corpus), *options], stdout=out, stderr=out)
+    return _summary(f"{language} {target}", log, corpus, failed=ended.returncode != 0)
+
+
+def _write_seeds(target: str, corpus: Path) -> None:
+    paths = [str(Path(__file__).parent), str(CORE.parents[1])]
+    subprocess.run([sys.executable, "-c", _SEEDS, target, str(corpus), *paths], check=True)
+    if target == "snapshots":  # the Rust program takes them as they are
+        for seed in corpus.glob("seed-*"):
+            seed.with_name(seed.name + "-bare").write_bytes(seed.read_bytes()[1:])
+
+
+def _summary(name: str, log: Path, corpus: Path, *, failed: bool) -> Fuzzed:
+    text = log.read_text(errors="replace")
+    runs = re.findall(r"number_of_executed_units: (\d+)", text) or re.findall(
+        r"^#(\d+)", text, re.M
+    )
+    edges = re.findall(r"cov: (\d+)", text)
+    kept = sum(1 for _ in corpus.iterdir())
+    return Fuzzed(name, int([0, *runs][-1]), int([0, *edges][-1]), kept, failed, log)
+
+
+def _shares(seconds: int) -> Iterator[tuple[str, str, int]]:
+    both = {"rust": RUST, "python": PYTHON}
+    here = {language: shares for language, shares in both.items() if not unavailable(language)}
+    total = sum(sum(shares.values()) for shares in here.values())
+    for language, shares in here.items():
+        for target, share in shares.items():
+            yield language, target, max(seconds * share // total, 1)
+
+
+def _inside(target: str, arguments: list[str]) -> None:
+    """What atheris runs, in a process of its own: it ends the process."""
+    import atheris
+
+    sys.path[:0] = [str(Path(__file__).parent), str(CORE.parents[1])]
+    with atheris.instrument_imports(include=["engine", "bridge"]):
+        from fuzz_targets import TARGETS
+    atheris.Setup([__file__, *arguments], TARGETS[target])
+    atheris.Fuzz()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=int, default=60, help="together")
+    parser.add_argument("--directory", type=Path, default=CORE / "target" / "fuzz-runs")
+    arguments = parser.parse_args()
+    for language in ("rust", "python"):
+        if why := unavailable(language):
+            print(f"the {language} side is not fuzzed: {why}")
+    print(f"{'':<24}{'runs':>14}{'edges':>9}{'inputs':>9}", flush=True)
+    failed = False
+    for language, target, seconds in _shares(arguments.seconds):
+        fuzzed = fuzz(language, target, seconds, arguments.directory)
+        failed |= fuzzed.failed
+        print(f"{fuzzed}  ({seconds} s)", flush=True)
+    return int(failed)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--inside"]:
+        _inside(sys.argv[2], sys.argv[3:])
+    sys.exit(main())
