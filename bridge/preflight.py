@@ -47,6 +47,7 @@ async def before_flip(
         _asked("gate", _gate(decision)),
         _asked("shadow lag", _lag(tools, evidence)),
         _asked("engine", _engine(tools, stage)),
+        _asked("trading", _trading(tools, stage)),
         _asked("fence", _fence(tools, stage)),
         _asked("legacy transactions", _writers(tools, stage)),
         _asked("write-back", _write_back(tools)),
@@ -106,6 +107,20 @@ async def _engine(tools: Tools, stage: InstrumentStage) -> tuple[str, str]:
         f"the engine has {stage.symbol} {mode.name.lower()} at epoch {book.epoch}, not "
         f"{wanted.name.lower()} at {stage.epoch}: wait for the control process to set it right, "
         "or see that the engine runs on its own journal"
+    )
+
+
+async def _trading(tools: Tools, stage: InstrumentStage) -> tuple[str, str]:
+    """A quiet instrument can be halted in shadow and nothing differ until it is live."""
+    known = {one.instrument: one for one in (await tools.engine.status()).instruments}
+    state = known.get(stage.instrument)
+    if state is None:
+        return "not defined", f"the engine does not know {stage.symbol}: put it into shadow first"
+    if not state.halted:
+        return "open", ""
+    return "halted", (
+        f"{stage.symbol} is halted in the engine: open it with "
+        f"`railswitch limits {stage.symbol} --open --execute`"
     )
 
 

@@ -6,6 +6,7 @@ __all__ = [
     "ACCOUNTS_MAX",
     "COMMAND_STEP_NS",
     "DAY_S",
+    "ICEBERGS_PER_BOOK_MAX",
     "ICEBERG_PARTS_MAX",
     "INSTRUMENTS_MAX",
     "LEVELS_PER_SIDE_MAX",
@@ -23,6 +24,7 @@ __all__ = [
 ACCOUNTS_MAX: int
 COMMAND_STEP_NS: int
 DAY_S: int
+ICEBERGS_PER_BOOK_MAX: int
 ICEBERG_PARTS_MAX: int
 INSTRUMENTS_MAX: int
 LEVELS_PER_SIDE_MAX: int
@@ -47,6 +49,7 @@ class Market:
         open_orders_max: int = ...,
         levels_per_side_max: int = ...,
         stops_per_book_max: int = ...,
+        icebergs_per_book_max: int = ...,
         accounts_max: int = ...,
         mass_cancel_max: int = ...,
     ) -> Market: ...

@@ -83,6 +83,7 @@ class Connection(asyncio.Protocol):
         self._began_at = self._heard_at = self._loop.time()
         self._has_sent = False  # since the last tick
         self._pending_bytes = 0
+        self._open_queries = 0
         self._is_reading = True
         self.wake = asyncio.Event()  # for whoever waits to send it a tail
         self._is_writable = True
@@ -96,7 +97,7 @@ class Connection(asyncio.Protocol):
         self.peer = str(transport.get_extra_info("peername") or "unix")
         refusal = self._desk.connected(self)
         if refusal:
-            self.reject(RejectCode.FULL, refusal)
+            self._refuse(refusal)
 
     def data_received(self, data: bytes) -> None:
         if self.is_closing:
@@ -155,6 +156,18 @@ class Connection(asyncio.Protocol):
         self._write(packed(MessageType.REJECTED, Rejected(reason=reason, code=code)))
         self.close()
 
+    def _refuse(self, reason: str) -> None:
+        """Tells why there is no room, and closes without waiting for the other side: it may never
+        read, and those that are refused must not use up what there is no room for.
+        """
+        if self._transport is None:
+            return
+        log.info("a connection (%s) is refused: %s", self.peer, reason)
+        self._write(packed(MessageType.REJECTED, Rejected(reason=reason, code=RejectCode.FULL)))
+        self._leave()
+        self._transport.close()
+        self._kill = self._loop.call_later(limits.REFUSAL_S, self._transport.abort)
+
     def close(self) -> None:
         """Sends what is still to be sent, then ends. Until then what is received is dropped:
         closing a socket with unread bytes would reset it, and take the last message with it.
@@ -184,6 +197,7 @@ class Connection(asyncio.Protocol):
         self._send((head, outcome.events))
 
     def reply(self, reply: Reply) -> None:
+        self._open_queries -= 1
         self._send((packed(MessageType.REPLY, reply),))
 
     def tail(self, head: bytes, events: bytes) -> None:
@@ -229,7 +243,7 @@ class Connection(asyncio.Protocol):
         elif kind == MessageType.HEARTBEAT:
             _expect_bytes(payload, 0, "a heartbeat")
         elif kind == MessageType.QUERY:
-            self._desk.query(self, unpacked(payload, Query))
+            self._query(unpacked(payload, Query))
         elif kind == MessageType.SUBSCRIBE:
             _expect_bytes(payload, SUBSCRIBE.size, "a subscription")
             self._desk.subscribe(self, SUBSCRIBE.unpack(payload)[0])
@@ -239,6 +253,15 @@ class Connection(asyncio.Protocol):
             raise BadMessage("a second login on one connection")
         else:
             raise BadMessage(f"a message of the unknown type {kind}")
+
+    def _query(self, query: Query) -> None:
+        if self._open_queries >= limits.QUERIES_OPEN_MAX:
+            raise BadMessage(
+                f"{limits.QUERIES_OPEN_MAX} questions are not answered yet: wait for an answer "
+                f"before the next one"
+            )
+        self._open_queries += 1
+        self._desk.query(self, query)
 
     def _handle_first(self, kind: int, payload: memoryview) -> None:
         if kind != MessageType.LOGIN:

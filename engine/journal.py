@@ -76,6 +76,7 @@ class Journal(JournalWriter):
                 lock_fd=lock_fd,
                 path=reader.path or segment_path(directory, 1),
                 offset=reader.offset,
+                last_offset=reader.last_offset,
                 link=reader.link,
                 bytes_max=segment_bytes_max,
             )

@@ -14,8 +14,8 @@ from engine.segment import segment_path, sync_directory, write_all
 
 
 class JournalWriter:
-    """Goes on at `offset` of `path`, after `link`. `append` and `rotate` are for one thread. Takes
-    `lock_fd` over: `close` gives the directory up.
+    """Goes on at `offset` of `path`, after `link`; its last frame begins at `last_offset`. `append`
+    and `rotate` are for one thread. Takes `lock_fd` over: `close` gives the directory up.
 
     Raises OSError.
     """
@@ -28,6 +28,7 @@ class JournalWriter:
         lock_fd: int,
         path: Path,
         offset: int,
+        last_offset: int,
         link: Link,
         bytes_max: int,
     ) -> None:
@@ -39,8 +40,7 @@ class JournalWriter:
         self._lock_fd = lock_fd
         self._bytes_max = bytes_max
         self._fd = os.open(path, os.O_RDWR)
-        # What an engine wrote and did not live to sync may have been replayed from memory only.
-        os.fsync(self._fd)
+        _write_again(self._fd, last_offset, offset)
         sync_directory(directory)
         self.size = os.fstat(self._fd).st_size
         self._preparer = Preparer(directory)
@@ -95,6 +95,15 @@ class JournalWriter:
     def _next_bytes(self) -> int:
         """Segments grow with what is written: a quiet shard never holds a large one."""
         return min(self._bytes_max, self.size * SEGMENT_GROWTH)
+
+
+def _write_again(fd: int, start: int, end: int) -> None:
+    """Makes sure of what was replayed: only the last frame can have been written and not synced. A
+    sync alone would not do: where one has failed, Linux takes the pages for clean, gives them back
+    to whoever reads, and never writes them. Raises OSError.
+    """
+    write_all(fd, os.pread(fd, end - start, start), start)
+    os.fsync(fd)
 
 
 def begin_segment(prepared: Path, path: Path, *, shard: int, after: Link) -> int:

@@ -27,6 +27,10 @@ LEVELS_PER_SIDE_MAX = 131_072
 # Stops that wait in one book. All of them can go off in one command.
 STOPS_PER_BOOK_MAX = 16_384
 
+# Icebergs in one book: with ICEBERG_PARTS_MAX it bounds what one order can set off to some two
+# million fills, 160 MB.
+ICEBERGS_PER_BOOK_MAX = 1_024
+
 # Orders that one mass cancel, disconnection or expiry removes; the sender repeats it for the rest,
 # so that others get their turn. 16,384 events are 1.3 MB.
 MASS_CANCEL_MAX = 16_384
@@ -123,6 +127,12 @@ OUTBOUND_BYTES_MAX = 64 * 2**20
 TAIL_BUFFER_BYTES_MAX = 2**20
 
 CONNECTIONS_MAX = 512  # proxies, shadows, consoles: hundreds of machines; beyond it something leaks
+
+# File descriptors beside one for each connection and as many again for those that are just coming
+# or going: journal, snapshots, replays, Redis. Without one the next segment can't be begun.
+FILES_RESERVE = 256
+REFUSAL_S = 0.05  # a connection beyond CONNECTIONS_MAX is told so, and must be gone by then
+
 SESSIONS_MAX = 256  # names ever used in a shard; each may hold OUTCOME_BYTES_MAX
 SESSION_NAME_BYTES_MAX = 32  # its field in the SESSION command
 
@@ -133,6 +143,13 @@ OUTCOME_BYTES_MAX = 16 * 2**20
 # What a held outcome or tail frame costs beside its own bytes, so that many small ones are
 # bounded too.
 ITEM_BYTES = 256
+
+# Questions of one connection that are not answered yet. Each costs a look at the market, some
+# milliseconds of it, which everybody waits for; a client that asks one after the other needs one.
+QUERIES_OPEN_MAX = 16
+
+# Looks at the market while the commit path pauses; orders go on before there are more.
+LOOKS_AT_ONCE = 64
 
 HEARTBEAT_S = 1.0
 SILENCE_S = 15.0  # nothing heard for so long: the other side is gone

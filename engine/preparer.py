@@ -4,6 +4,8 @@ notice.
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
 import threading
 from collections.abc import Callable
@@ -17,6 +19,8 @@ from engine.frame import FRAME_BYTES_MAX, SEGMENT_HEADER_BYTES
 from engine.segment import PREPARED, zero
 
 NICE = 5
+
+log = logging.getLogger(__name__)
 
 
 class Zeroing(Protocol):
@@ -131,9 +135,9 @@ class Preparer:
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
         fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
-            _allocate(fd, bytes_max)
-            at_least = zero(fd, 0, min(SEGMENT_HEADER_BYTES + FRAME_BYTES_MAX, bytes_max))
-            done = zeroing.run(self._path, at_least, bytes_max, limits.ZERO_STEP_BYTES)
+            size = _allocate(fd, bytes_max)
+            at_least = zero(fd, 0, min(SEGMENT_HEADER_BYTES + FRAME_BYTES_MAX, size))
+            done = zeroing.run(self._path, at_least, size, limits.ZERO_STEP_BYTES)
             os.ftruncate(fd, done)
             return done
         finally:
@@ -149,15 +153,26 @@ def _fulfil(
         prepared.set_exception(error)
 
 
-def _allocate(fd: int, size: int) -> None:
+def _allocate(fd: int, size: int) -> int:
     """With its blocks and its size settled, zeroing a file is the disk's work alone: the file
     system's own journal, behind which the frames' syncs would queue, has little part in it.
+
+    Returns the size that there is room for: of a disk that is nearly full, segments take what is
+    left, down to one frame.
     """
-    try:
-        os.posix_fallocate(fd, 0, size)
-        os.fsync(fd)
-    except OSError:  # There is less room, and as much is zeroed as there is.
-        os.ftruncate(fd, 0)
+    while size > SEGMENT_HEADER_BYTES + FRAME_BYTES_MAX:
+        try:
+            os.posix_fallocate(fd, 0, size)
+            os.fsync(fd)
+        except OSError as error:
+            os.ftruncate(fd, 0)
+            if error.errno != errno.ENOSPC:
+                break  # a file system that can't: zeroing takes its blocks as it goes
+            size //= 2
+            log.warning("the journal's disk is nearly full: the next segment has %d bytes", size)
+        else:
+            break
+    return size
 
 
 def prepare_now(directory: Path, size: int) -> Path:

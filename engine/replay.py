@@ -48,6 +48,7 @@ class JournalReader:
     def __init__(self, directory: Path, *, shard: int, start: Link = START) -> None:
         self.path: Path | None = None  # the segment being read; None before the first
         self.offset = 0  # where its next frame begins
+        self.last_offset = 0  # where its last frame begins; 0 before the first: its header
         self.next_seq = start.next_seq
         self._directory = directory
         self._shard = shard
@@ -115,6 +116,7 @@ class JournalReader:
             return Unreadable("the file ends inside its commands")
         if crc32c.crc32c(commands) != header.commands_crc:
             return Unreadable("the checksum of its commands is wrong")
+        self.last_offset = self.offset
         self.offset += FRAME_HEADER_BYTES + size
         self.next_seq = header.first_seq + header.length
         self._crc, self._header = header.crc, data
@@ -141,7 +143,8 @@ class JournalReader:
             os.close(fd)
             raise
         self.close()
-        self._fd, self.path, self.offset = fd, path, SEGMENT_HEADER_BYTES
+        self._fd, self.path = fd, path
+        self.offset, self.last_offset = SEGMENT_HEADER_BYTES, 0
         self._ahead, self._ahead_at = b"", SEGMENT_HEADER_BYTES
         return True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -54,6 +55,7 @@ async def serve(
     Raises JournalInUse, JournalDamaged, EngineImplementationUnavailable or ListenFailed where it
     can't start; JournalFailed or MarketFailed where it must not go on: the process has to end then.
     """
+    _raise_file_limit()
     service = Service(settings)
     sys.setswitchinterval(limits.SWITCH_INTERVAL_S)
     try:
@@ -64,6 +66,22 @@ async def serve(
             await service.run(stop)
     finally:
         await service.close()
+
+
+def _raise_file_limit() -> None:
+    """A full house of connections must not take the descriptor that the journal needs next."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with suppress(OSError, ValueError):  # some systems have a lower bound of their own
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+    needed = 2 * limits.CONNECTIONS_MAX + limits.FILES_RESERVE
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        raise ListenFailed(
+            f"the engine may open {soft} files and needs {needed}: with too few, connections could "
+            f"stop its journal. Raise that limit (`ulimit -n {needed}`, or LimitNOFILE= of "
+            f"its systemd unit)"
+        )
 
 
 class Service:
@@ -248,7 +266,14 @@ class Service:
         self.shard.receive(connection, connection.session, commands)
 
     def query(self, connection: Connection, query: Query) -> None:
-        self.shard.when_settled(lambda: connection.reply(self._reply(query)))
+        # Not at once: many questions in one read would keep everybody waiting for all of them.
+        asyncio.get_running_loop().call_soon(
+            self.shard.when_settled, lambda: self._answer(connection, query)
+        )
+
+    def _answer(self, connection: Connection, query: Query) -> None:
+        if not connection.is_closing:
+            connection.reply(self._reply(query))
 
     def subscribe(self, connection: Connection, from_seq: int) -> None:
         head = self.shard.feed.durable_seq

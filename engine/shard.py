@@ -120,11 +120,12 @@ class Shard(Generic[SenderT]):
 
     def when_settled(self, call: Callable[[], None]) -> None:
         """Calls soon, at once if possible, with all that the market has applied being durable: only
-        in such calls may it be read.
+        in such calls may it be read. Never calls once the committer has failed or stopped with
+        something in hand: the market is then ahead of the journal for good.
         """
-        if self._is_held or not self.sequencer.unsettled or self._committer is None:
+        if self._is_held or not self.sequencer.unsettled:
             call()
-        else:
+        elif self._committer is not None:
             self._settled.append(call)
             self._committer.hold()
 
@@ -144,19 +145,32 @@ class Shard(Generic[SenderT]):
                 self._release(frame, now_ns)
             if is_held:
                 self._let_read()
+            elif self._settled and self._committer is not None:
+                self._committer.hold()
         except Exception as error:
             self._fail(error)
         if self._garbage is not None and not self.sequencer.unsettled:
             self._garbage.moment()
 
     def _let_read(self) -> None:
-        settled, self._settled = self._settled, []
+        """The first of those who wait to look. What has arrived meanwhile is committed before the
+        others do: that many looks may take long.
+        """
+        settled = self._settled[: limits.LOOKS_AT_ONCE]
+        del self._settled[: limits.LOOKS_AT_ONCE]
         self._is_held = True
         for call in settled:
             call()
         self._is_held = False
         if self._committer is not None:
             self._committer.resume()
+            if self._settled:
+                asyncio.get_running_loop().call_soon(self._let_others_read)
+
+    def _let_others_read(self) -> None:
+        # With something on its way they look once that has been told.
+        if self._committer is not None and self._settled and not self.sequencer.unsettled:
+            self._committer.hold()
 
     def _release(self, frame: Settled, now_ns: int) -> None:
         self.frames += 1

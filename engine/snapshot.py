@@ -287,6 +287,8 @@ def _instrument(
     )
     orders = _orders(reader, n_orders, f"the orders of {what}")
     check_book(orders, what)
+    icebergs = sum(order.display_lots > 0 for order in orders)
+    require(icebergs <= limits.ICEBERGS_PER_BOOK_MAX, f"{what} has too many icebergs")
     stops = _orders(reader, n_stops, f"the stops of {what}")
     for stop in stops:
         check_stop(stop, last_ticks)

@@ -40,9 +40,13 @@ T = TypeVar("T")
 DESCRIPTION = """\
 Shows, and with --execute changes, the limits that the running engine keeps: of an instrument its
 price band, tick, lot, largest quantity and notional, whether it is halted; of an account its open
-orders, open quantity, rate, self-trade group and kill switch. Changes are journalled: they hold
-until they are changed again, whatever restarts. They hold for the engine, not for the monolith:
-change an instrument in shadow only if the monolith has the same limit, or the two will differ.
+orders, open quantity, rate, self-trade group and kill switch. Changes are journalled and hold
+over restarts, until they are changed again; putting an instrument into shadow (`railswitch stage
+SYMBOL shadow`) is such a change: it sets the largest price and quantity of railswitch.toml again.
+They hold for the engine, not for the monolith, and bind the shadow's orders too: change an
+instrument or account in shadow only if the monolith has the same limit, or the two will differ.
+--kill stops new orders; what the account has open, resting orders and pending stops, stays open
+unless --cancel-orders is given too.
 """
 
 EXAMPLE = """\
@@ -73,7 +77,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     account.add_argument("--rate", type=int, metavar="N", help="new orders a second")
     account.add_argument("--group", type=int, metavar="N", help="whose orders never meet its own")
     killing = account.add_mutually_exclusive_group()
-    killing.add_argument("--kill", action="store_true", help="no new orders")
+    killing.add_argument("--kill", action="store_true", help="no new orders; what is open stays")
     killing.add_argument("--release", action="store_true", help="new orders again")
     parser.add_argument(
         "--cancel-orders",
@@ -151,36 +155,62 @@ def _states(where: Context, scale: Scale) -> InstrumentState:
 
 def _of_account(args: argparse.Namespace, where: Context, wish: AccountWish) -> Exit:
     now = _with_engine(where, lambda client: client.account(args.account))
-    if wish != AccountWish():
-        return _carry_out(args, where, account_acts(wish, now))
-    _show_account(args, now)
-    return Exit.DONE
+    if wish == AccountWish():
+        _show_account(args, now)
+        return Exit.DONE
+    acts = account_acts(wish, now)
+    if not wish.killed or wish.cancel_orders:
+        return _carry_out(args, where, acts)
+
+    def left_open() -> int:
+        return _with_engine(where, lambda client: client.account(args.account)).open_orders
+
+    return _carry_out(args, where, acts, left_open)
 
 
 # --- acting
 
 
-def _carry_out(args: argparse.Namespace, where: Context, acts: tuple[Act, ...]) -> Exit:
+def _carry_out(
+    args: argparse.Namespace,
+    where: Context,
+    acts: tuple[Act, ...],
+    left_open: Callable[[], int] | None = None,
+) -> Exit:
+    """`left_open`: how many orders stay open whatever is done, if that is to be told."""
     if not args.execute:
-        if args.json:
-            print_json({"would": [act.does for act in acts]})
-            return Exit.DONE
-        for act in acts:
-            console().print(f"would: {escape(act.does)}")
-        console().print("Nothing was changed; --execute does it.")
+        lines = [f"would: {act.does}" for act in acts]
+        _tell(args, {"would": [act.does for act in acts]}, lines, left_open)
+        if not args.json:
+            console().print("Nothing was changed; --execute does it.")
         return Exit.DONE
 
     async def work(client: EngineClient) -> list[dict[str, Any]]:
         return [await _done(client, act) for act in acts]
 
     done = _with_engine(where, work)
-    if args.json:
-        print_json({"done": done})
-        return Exit.DONE
-    for one in done:
-        count = f" ({one['orders']} orders)" if "orders" in one else ""
-        console().print(f"done: {escape(one['did'])}{count}")
+    lines = [
+        f"done: {one['did']}" + (f" ({one['orders']} orders)" if "orders" in one else "")
+        for one in done
+    ]
+    _tell(args, {"done": done}, lines, left_open)
     return Exit.DONE
+
+
+def _tell(
+    args: argparse.Namespace,
+    document: dict[str, Any],
+    lines: list[str],
+    left_open: Callable[[], int] | None,
+) -> None:
+    if left_open is not None:
+        document["left_open"] = left = left_open()
+        lines.append(f"stay open: {left} orders and pending stops; --cancel-orders cancels them")
+    if args.json:
+        print_json(document)
+        return
+    for line in lines:
+        console().print(escape(line))
 
 
 async def _done(client: EngineClient, act: Act) -> dict[str, Any]:

@@ -36,7 +36,7 @@ from engine.reject import Reason
 from engine.types import Command, CommandKind, Event, EventKind
 from shadow.answer import canceled, placed
 from shadow.legacy.convert import Scale
-from shadow.legacy.mapping import Words
+from shadow.legacy.mapping import Route, Words
 from shadow.normalise import Refusal, place_command
 from shadow.operation import OrderImage
 
@@ -44,6 +44,35 @@ _log = logging.getLogger(__name__)
 
 # The engine's way to say that our stage snapshot is behind.
 _BEHIND = {Reason.STALE_EPOCH, Reason.INSTRUMENT_CLOSED, Reason.INSTRUMENT_IN_SHADOW}
+
+# What stays refused however often it is sent: our name of the field ("base": none), and a message
+# in Rails' manner. Limits of the running engine may be narrower than those that normalise knows.
+_INVALID = {
+    Reason.BAD_PRICE: ("price", "must be greater than 0"),
+    Reason.PRICE_TOO_HIGH: ("price", "is too high"),
+    Reason.BAD_QUANTITY: ("quantity", "must be greater than 0"),
+    Reason.QUANTITY_TOO_LARGE: ("quantity", "is too large"),
+    Reason.PRICE_TOO_LOW: ("price", "is too low"),
+    Reason.PRICE_OFF_TICK: ("price", "must be a multiple of the tick size"),
+    Reason.QUANTITY_OFF_LOT: ("quantity", "must be a multiple of the lot size"),
+    Reason.NOTIONAL_TOO_LARGE: ("quantity", "is too large at this price"),
+    Reason.ALREADY_EXPIRED: ("base", "has expired"),
+    Reason.WOULD_TRADE: ("base", "would trade at once"),
+}
+_FORBIDDEN = {
+    Reason.ACCOUNT_KILLED: "may not place orders",
+    Reason.ACCOUNT_OPEN_ORDERS: "has too many open orders",
+    Reason.ACCOUNT_OPEN_QUANTITY: "has too large an open quantity",
+}
+# Operators set these, or the market is as full as it may be: no defect of ours.
+_LIMITS = {
+    *(_INVALID.keys() - {Reason.BAD_PRICE, Reason.BAD_QUANTITY, Reason.ALREADY_EXPIRED}),
+    *_FORBIDDEN,
+    Reason.ACCOUNT_RATE,
+    Reason.INSTRUMENT_HALTED,
+    Reason.BOOK_FULL,
+    Reason.LEVELS_FULL,
+}
 
 
 class Reply(NamedTuple):
@@ -185,7 +214,7 @@ class LiveOrders:
             return answer
         view = placed(stage.symbol, answer.events, answer.at_ns)
         if isinstance(view, Reason):
-            return _refused(view)
+            return self._refused(view, fields.route)
         known = KnownOrder(stage.symbol, account, view.qty_lots, view.created_at_us)
         self._index.put(order_id, known)
         return _reply(self._dialect.render_placed(view))
@@ -207,7 +236,7 @@ class LiveOrders:
             return owner if isinstance(owner, Reply) else self._not_open(owner, account)
         if event.reason is Reason.NOT_OWNER:
             return _reply(self._dialect.render_not_found())
-        return _refused(event.reason)
+        return self._refused(event.reason)
 
     async def cancel_anywhere(
         self, exchange: Exchange, order_id: int, stages: Sequence[InstrumentStage]
@@ -229,7 +258,7 @@ class LiveOrders:
             if event.reason is Reason.NOT_OWNER:
                 return _reply(self._dialect.render_not_found())
             if event.reason is not Reason.UNKNOWN_ORDER:
-                return _refused(event.reason)
+                return self._refused(event.reason)
         # Everything before our question is written once the question's own number is.
         row = await self._row(order_id, seq)
         if isinstance(row, Reply):
@@ -274,6 +303,28 @@ class LiveOrders:
         )
         return _reply(self._dialect.render_canceled(view))
 
+    def _refused(self, reason: Reason, route: Route | None = None) -> Reply:
+        """`route` names the fields as the client does; a cancel has none to name.
+
+        Only what may pass later says "try again".
+        """
+        level = logging.WARNING if reason in _LIMITS else logging.ERROR
+        _log.log(level, "the engine refused an order: %s", reason.name)
+        if reason in _INVALID:
+            ours, message = _INVALID[reason]
+            where = route.fields.get(ours, ours) if route is not None else ours
+            errors = ((where.rpartition(".")[2], message),)
+            refusal = Refusal(status=HTTPStatus.UNPROCESSABLE_ENTITY, errors=errors)
+            return _reply(self._dialect.render_refusal(refusal))
+        if reason in _FORBIDDEN:
+            errors = (("account", _FORBIDDEN[reason]),)
+            refusal = Refusal(status=HTTPStatus.FORBIDDEN, errors=errors)
+            return _reply(self._dialect.render_refusal(refusal))
+        if reason is Reason.ACCOUNT_RATE:  # a limit per second
+            rendered = render_status(HTTPStatus.TOO_MANY_REQUESTS)
+            return Reply(*rendered, retry_after_s=ENGINE_RETRY_AFTER_S)
+        return _unavailable()
+
     def _not_open(self, owner: int, account: int) -> Reply:
         """`owner` is 0 for an order that does not exist."""
         if owner == account:
@@ -309,12 +360,6 @@ def _cancel(order_id: int, account: int, stage: InstrumentStage) -> Command:
         account=account,
         order_id=order_id,
     )
-
-
-def _refused(reason: Reason) -> Reply:
-    """A refusal that the monolith has no words for: normalise has let only good orders through."""
-    _log.error("the engine refused an order: %s", reason.name)
-    return _unavailable()
 
 
 def _reply(rendered: Rendered) -> Reply:

@@ -54,6 +54,7 @@ class Book:
             Side.SELL: SortedDict(),
         }
         self._open_orders = 0
+        self.icebergs = 0  # of them
 
     def __len__(self) -> int:
         """How many orders rest."""
@@ -123,6 +124,7 @@ class Book:
         level = self._levels[order.side].setdefault(order.price_ticks, OrderedDict())
         level[order.order_id] = order
         self._open_orders += 1
+        self.icebergs += order.display_lots > 0
 
     def remove(self, order: Order) -> None:
         """Takes a resting order out, wherever in its queue it stands; the others stay in place."""
@@ -132,6 +134,7 @@ class Book:
         if not level:
             del levels[order.price_ticks]
         self._open_orders -= 1
+        self.icebergs -= order.display_lots > 0
 
     def take(self, order: Order, lots: int) -> None:
         """Lessens a resting order by some of what it displays. With nothing left it is removed; an
@@ -164,6 +167,8 @@ class Book:
                     assert not is_stop, f"order {order_id} is a stop and rests"
                     _check_quantities(order)
         assert count == self._open_orders, f"{count} orders rest, {self._open_orders} are counted"
+        icebergs = sum(order.display_lots > 0 for order in self.orders())
+        assert icebergs == self.icebergs, f"{icebergs} icebergs rest, {self.icebergs} are counted"
         bid_ticks, ask_ticks = self._best(Side.BUY), self._best(Side.SELL)
         if bid_ticks is not None and ask_ticks is not None:
             assert bid_ticks < ask_ticks, f"crossed: bid {bid_ticks}, ask {ask_ticks}"

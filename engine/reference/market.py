@@ -52,6 +52,7 @@ class PythonMarket:
         open_orders_max: int = limits.OPEN_ORDERS_MAX,
         levels_per_side_max: int = limits.LEVELS_PER_SIDE_MAX,
         stops_per_book_max: int = limits.STOPS_PER_BOOK_MAX,
+        icebergs_per_book_max: int = limits.ICEBERGS_PER_BOOK_MAX,
         accounts_max: int = limits.ACCOUNTS_MAX,
         mass_cancel_max: int = limits.MASS_CANCEL_MAX,
     ) -> None:
@@ -61,6 +62,7 @@ class PythonMarket:
                 open_orders_max=open_orders_max,
                 levels_per_side_max=levels_per_side_max,
                 stops_per_book_max=stops_per_book_max,
+                icebergs_per_book_max=icebergs_per_book_max,
                 accounts_max=accounts_max,
                 mass_cancel_max=mass_cancel_max,
             )

@@ -32,7 +32,8 @@ class Execution:
         once, it is canceled whole.
 
         Stops go off one after the other, in the order in which they were set off: whatever each of
-        them sets off in turn comes after those that wait already.
+        them sets off in turn comes after those that wait already. One of a killed account is
+        canceled instead: it would trade.
         """
         if not order.is_stop:
             self._execute(order, minimum_lots)
@@ -43,6 +44,9 @@ class Execution:
             self._state.orders.add(order)
         while self._triggered:
             stop = self._triggered.popleft()
+            if self._state.accounts.settings(stop.account).killed:
+                self.events.append(events.canceled(stop, Reason.ACCOUNT_KILLED))
+                continue
             self.events.append(events.triggered(stop))
             stop.trigger()
             self._execute(stop)

@@ -238,6 +238,8 @@ def _room_refusal(state: State, command: Command, instrument: Instrument, versio
     )
     # What meets another order either goes, or removes one and so makes room for itself.
     makes_room = not is_stop and instrument.book.crosses(side, command.price_ticks)
+    is_iceberg = not is_stop and bool(command.flags & OrderFlag.DISPLAY)
+    icebergs_full = is_iceberg and instrument.book.icebergs >= state.bounds.icebergs_per_book_max
     needs_level = (
         version > 1
         and command.ord_type in rules.PRICED
@@ -245,7 +247,7 @@ def _room_refusal(state: State, command: Command, instrument: Instrument, versio
     )
     stops_full = is_stop and len(instrument.stops) >= state.bounds.stops_per_book_max
     return (
-        when(full and not makes_room, Reason.BOOK_FULL)
+        when((full and not makes_room) or icebergs_full, Reason.BOOK_FULL)
         or when(needs_level, Reason.LEVELS_FULL)
         or when(stops_full, Reason.STOPS_FULL)
     )

@@ -24,6 +24,7 @@ class Bounds:
     open_orders_max: int = limits.OPEN_ORDERS_MAX
     levels_per_side_max: int = limits.LEVELS_PER_SIDE_MAX
     stops_per_book_max: int = limits.STOPS_PER_BOOK_MAX
+    icebergs_per_book_max: int = limits.ICEBERGS_PER_BOOK_MAX
     accounts_max: int = limits.ACCOUNTS_MAX
     mass_cancel_max: int = limits.MASS_CANCEL_MAX
 
@@ -114,6 +115,8 @@ class State:
             full = f"{number} is too full"
             assert instrument.open_orders <= bounds.open_orders_per_book_max, full
             assert len(instrument.stops) <= bounds.stops_per_book_max, f"{number}: too many stops"
+            icebergs = instrument.book.icebergs
+            assert icebergs <= bounds.icebergs_per_book_max, f"{number}: too many icebergs"
             if self.has_bounded_levels:
                 most = bounds.levels_per_side_max + bounds.stops_per_book_max
                 levels = max(map(instrument.book.levels, Side))

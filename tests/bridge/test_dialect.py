@@ -20,6 +20,7 @@ from bridge.sandbox.params import BadRequest, MarketRules, NewOrder
 from engine.types import Command, OrderType, Side, TimeInForce
 from shadow.answer import FillView, OrderView
 from shadow.legacy.mapping import Responses, Words
+from shadow.legacy.rows import ORDER_TYPES, TIMES_IN_FORCE
 from shadow.normalise import Refusal, place_command, request_fields
 from shadow.operation import Status
 
@@ -50,14 +51,14 @@ fills = st.builds(
 @st.composite
 def views(draw: st.DrawFn) -> OrderView:
     qty_lots = draw(lots)
-    ord_type = draw(st.sampled_from(OrderType))
+    ord_type = draw(st.sampled_from(sorted(ORDER_TYPES.values())))
     market = ord_type is OrderType.MARKET
     return OrderView(
         order_id=draw(st.integers(1, 2**63 - 1)),
         symbol=draw(st.sampled_from(sorted(SCALES))),
         side=draw(st.sampled_from(Side)),
         ord_type=ord_type,
-        tif=TimeInForce.IOC if market else draw(st.sampled_from(TimeInForce)),
+        tif=TimeInForce.IOC if market else draw(st.sampled_from(sorted(TIMES_IN_FORCE.values()))),
         price_ticks=0 if market else draw(ticks),
         qty_lots=qty_lots,
         leaves_lots=draw(st.integers(0, qty_lots)),

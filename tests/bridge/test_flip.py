@@ -14,7 +14,8 @@ from bridge.control.messages import ActOutcome, ActRequest
 from bridge.errors import FlipRunning, NotNow
 from bridge.stage import Stage
 from bridge.steps import StepUpdate
-from engine.types import Side
+from engine.types import Role, Side
+from engine.wire import trading_command
 
 ACT = ActRequest(actor="ann", reason="CHG-1", execute=True)
 # Long enough that a busy machine gets to the step that a test is about.
@@ -202,6 +203,26 @@ def test_without_a_passing_gate_nothing_is_begun(in_world: InWorld) -> None:
                 await control.switch.begin("BTC-USD", "flip", ACT)
             assert "50 operations compared, 100 wanted" in refused.value.reasons[0]
             assert await control.ledger.newest_flip("BTC-USD") is None
+
+    in_world(work)
+
+
+def test_an_instrument_that_is_halted_in_the_engine_is_not_flipped(in_world: InWorld) -> None:
+    async def work(world: World) -> None:
+        async with world.control() as control:
+            await shadowing(world, control)
+            await world.send("operator", Role.ADMIN, [trading_command(instrument=1, halted=True)])
+            with pytest.raises(NotNow) as refused:
+                await control.switch.begin("BTC-USD", "flip", ACT)
+            (reason,) = refused.value.reasons
+            assert "`railswitch limits BTC-USD --open --execute`" in reason
+            look = await control.switch.look("BTC-USD", "flip")
+            assert [(one.name, one.seen) for one in look.findings if not one.ok] == [
+                ("trading", "halted")
+            ]
+            assert await control.ledger.newest_flip("BTC-USD") is None
+            await world.send("operator", Role.ADMIN, [trading_command(instrument=1, halted=False)])
+            assert (await flipped(control)).outcome == "done"
 
     in_world(work)
 

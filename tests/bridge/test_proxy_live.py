@@ -493,20 +493,6 @@ def test_a_flip_under_way_meets_both_fences(tmp_path: Path, legacy_database: str
     run(story())
 
 
-def test_a_refusal_that_the_monolith_has_no_words_for() -> None:
-    class FullBook:
-        async def send(self, commands: Sequence[Command], *, timeout_s: float) -> list[Answer]:
-            return [Answer(1, 1, (Event(kind=EventKind.REJECTED, reason=Reason.BOOK_FULL),))]
-
-    async def story() -> None:
-        async with between(response(), engine=FullBook()) as (front, _):
-            front.ids._free.append(1)
-            front.set_stages(Stage.LIVE, epoch=EPOCH)
-            assert split(await (await front.client()).ask(place()))[0] == 503
-
-    run(story())
-
-
 def test_a_defect_leaves_nobody_waiting(caplog: pytest.LogCaptureFixture) -> None:
     class Broken:
         async def send(self, commands: Sequence[Command], *, timeout_s: float) -> list[Answer]:

@@ -143,6 +143,38 @@ def test_a_killed_account_loses_its_orders_and_places_none(engine: Engine) -> No
     assert engine.place(4, account=43) is Reason.NONE
 
 
+def test_a_kill_switch_alone_says_what_stays_open(engine: Engine) -> None:
+    for order_id in (20, 21):
+        assert engine.place(order_id, account=45) is Reason.NONE
+    stays = "stay open: 2 orders and pending stops; --cancel-orders cancels them"
+    dry = engine.cli("--account", "45", "--kill")
+    assert (dry.code, stays in dry.out) == (Exit.DONE, True)
+    assert engine.shown("--account", "45")["killed"] is False
+    done = engine.cli("--account", "45", "--kill", "--execute")
+    assert (done.code, stays in done.out) == (Exit.DONE, True)
+    shown = engine.shown("--account", "45")
+    assert (shown["killed"], shown["open_orders"]) == (True, 2)
+    assert engine.shown("--account", "45", "--kill", "--execute")["left_open"] == 2
+    assert "stay open" not in engine.cli("--account", "45", "--kill", "--cancel-orders").out
+
+
+def test_shadow_sets_the_largest_price_and_quantity_of_the_configuration_again(
+    engine: Engine,
+) -> None:
+    """As the help says; what else was set holds."""
+    narrowed = ("BTC-USD", "--band", "95", "105", "--quantity-max", "1", "--tick", "0.05")
+    assert engine.cli(*narrowed, "--execute").code == Exit.DONE
+    define, _ = _opening(engine.config)
+    engine.send(Role.ADMIN, define)
+    btc, scale = engine.btc(), scales(engine.config.instruments)["BTC-USD"]
+    assert (btc["price_ticks_max"], btc["qty_lots_max"]) == (
+        scale.price_ticks_max,
+        scale.qty_lots_max,
+    )
+    assert (btc["price_ticks_min"], btc["tick_ticks"]) == (9_500, 5)
+    assert engine.cli("BTC-USD", "--band", "90", "110", "--tick", "0.01", "--execute").code == 0
+
+
 def test_limits_of_an_account_are_changed_one_by_one(engine: Engine) -> None:
     assert engine.cli("--account", "44", "--open-orders", "1", "--execute").code == Exit.DONE
     assert engine.cli("--account", "44", "--open-quantity", "500", "--execute").code == Exit.DONE

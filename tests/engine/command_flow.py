@@ -28,6 +28,7 @@ BOUNDS = {
     "open_orders_max": 60,
     "levels_per_side_max": 6,
     "stops_per_book_max": 3,
+    "icebergs_per_book_max": 3,
     "accounts_max": 4,
     "mass_cancel_max": 5,
 }

@@ -28,6 +28,10 @@ ORDERS: frozenset[Order] = frozenset(
     (*each, stp) for each in EVERY_ORDER for stp in SelfTradePrevention
 )
 GATEWAYS_REASONS = frozenset({Reason.NONE, Reason.OUTCOME_EXPIRED})
+CANCEL_REASONS = (
+    Reason.ACCOUNT_KILLED,  # of a stop that goes off
+    *(reason for reason in Reason if reason >= Reason.UNFILLED),
+)
 _REPORTS: list[Coverage] = []
 
 
@@ -40,6 +44,7 @@ class Coverage:
         self.orders: Counter[Order] = Counter()  # accepted new ones
         self.events: Counter[int] = Counter()  # by kind
         self.reasons: Counter[int] = Counter()
+        self.cancels: Counter[int] = Counter()  # by reason
         self.prevented: Counter[int] = Counter()  # by the taker's mode
         self.hashes = 0
 
@@ -53,6 +58,7 @@ class Coverage:
         _count(self.accepted, accepted["kind"])
         _count(self.events, told["kind"])
         _count(self.reasons, told["reason"])
+        _count(self.cancels, told["reason"][told["kind"] == EventKind.CANCELED])
         new = accepted[accepted["kind"] == CommandKind.NEW]
         packed = new["ord_type"].astype(np.uint32)
         for name in ("tif", "flags", "stp"):
@@ -69,9 +75,10 @@ class Coverage:
         kinds = [kind.name for kind in CommandKind if not self.accepted[kind]]
         events = [kind.name for kind in EventKind if not self.events[kind]]
         reasons = [r.name for r in Reason if not self.reasons[r] and r not in GATEWAYS_REASONS]
+        cancels = [f"canceled {r.name}" for r in CANCEL_REASONS if not self.cancels[r]]
         orders = [str(each) for each in sorted(ORDERS) if not self.orders[each]]
         strange = [f"accepted {each}" for each in self.orders if each not in ORDERS]
-        return kinds + events + reasons + orders + strange
+        return kinds + events + reasons + cancels + orders + strange
 
     def table(self) -> Iterator[str]:
         total = sum(self.commands.values())
@@ -94,7 +101,12 @@ class Coverage:
         )
         yield "  events"
         yield from _columns(f"{kind.name.lower()} {self.events[kind]:,}" for kind in EventKind)
-        yield "  reasons"
+        yield "  reasons of cancels"
+        yield from _columns(
+            f"{Reason(reason).name.lower()} {times:,}"
+            for reason, times in sorted(self.cancels.items())
+        )
+        yield "  reasons of all events"
         yield from _columns(
             f"{reason.name.lower()} {self.reasons[reason]:,}"
             for reason in Reason

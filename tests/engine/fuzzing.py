@@ -8,6 +8,7 @@ time. Says what each has covered; an input that fails is kept beside the log, an
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib.util
 import os
 import re
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 CORE = Path(__file__).parents[2] / "engine" / "core"
+MANIFEST = ("--manifest-path", str(CORE / "fuzz" / "Cargo.toml"))
 RUST = {"market": 5, "snapshot": 2, "frame": 1}  # with their shares of the time
 PYTHON = {
     "commands": 5,
@@ -62,6 +64,7 @@ class Fuzzed(NamedTuple):
         return f"{self.name:<24}{self.runs:>14,}{self.edges:>9,}{self.kept:>9,}  {end}"
 
 
+@functools.cache
 def unavailable(language: str) -> str:
     """Why the targets of a language can't be run here, or nothing."""
     if language == "python":
@@ -70,15 +73,15 @@ def unavailable(language: str) -> str:
     for tool in ("cargo", "c++"):
         if shutil.which(tool) is None:
             return f"{tool} is not installed"
-    return ""
+    fetched = subprocess.run(["cargo", "fetch", "--quiet", *MANIFEST], capture_output=True)
+    return "" if fetched.returncode == 0 else "libFuzzer's crate can't be fetched (cargo fetch)"
 
 
 def rust_programs() -> Path:
     """Builds them, if need be; where they are."""
     target = CORE / "target" / "fuzz"
-    manifest = str(CORE / "fuzz" / "Cargo.toml")
     subprocess.run(
-        ["cargo", "build", "--quiet", "--release", "--target", TRIPLE, "--manifest-path", manifest],
+        ["cargo", "build", "--quiet", "--release", "--target", TRIPLE, *MANIFEST],
         check=True,
         env=os.environ | {"RUSTFLAGS": " ".join(_COVERAGE_FLAGS), "CARGO_TARGET_DIR": str(target)},
     )

@@ -39,6 +39,7 @@ class Open:
     stp: int
     display_lots: int
     place: int  # in its queue: ascending
+    stop_price_ticks: int = 0
     post_only: bool = False
     displayed_lots: int = 0  # 0: as much as it may
 
@@ -57,6 +58,7 @@ class Ledger:
         self._place = 0
         self._filled_lots = 0  # by the command's own order
         self._canceled_orders = 0  # by the command
+        self._traded: list[tuple[int, int, int]] = []  # by the command: instrument, price, place
 
     def add(self, command: Command | None, events: list[Event]) -> None:
         """`command` is None where its kind is none."""
@@ -67,12 +69,15 @@ class Ledger:
             return
         assert command is not None
         self._filled_lots = self._canceled_orders = 0
+        self._traded = []
         for event in events:
             getattr(self, f"_{event.kind.name.lower()}", self._other)(command, event)
         if command.kind == CommandKind.NEW:
             self._check_promises(command, events)
         for instrument in {event.instrument for event in events}:
             self._check_not_crossed(instrument)
+        for instrument, price_ticks, place in self._traded:
+            self._check_no_stop_missed_it(instrument, price_ticks, place)
 
     # --- what orders become
 
@@ -93,6 +98,7 @@ class Ledger:
                 stp=command.stp,
                 display_lots=unpack_new_aux(command.aux)[0] if is_iceberg else 0,
                 place=0,
+                stop_price_ticks=command.aux if event.ord_type in _STOPS else 0,
                 post_only=bool(command.flags & OrderFlag.POST_ONLY),
             )
         )
@@ -140,6 +146,7 @@ class Ledger:
         assert not own or taker.stp == SelfTradePrevention.NONE, "a self-trade"
         assert not taker.post_only or command.kind != CommandKind.NEW
         self.last_ticks[taker.instrument] = event.price_ticks
+        self._traded.append((taker.instrument, event.price_ticks, self._place))
         if command.order_id == taker.order_id:
             self._filled_lots += event.qty_lots
         self._take(taker, maker, event)
@@ -213,6 +220,8 @@ class Ledger:
         is_stop = command.ord_type in _STOPS
         if command.tif == TimeInForce.FOK:
             assert filled_lots in (0, command.qty_lots), "filled in part"
+            if not filled_lots and command.stp == SelfTradePrevention.NONE:
+                assert self._within_reach(command) < command.qty_lots, "it could have been filled"
         if command.tif in _AT_ONCE:
             assert order is None, "it rests"
         if command.flags & OrderFlag.MIN_QTY:
@@ -222,9 +231,24 @@ class Ledger:
         if order is not None and not is_stop:
             assert order.ord_type == OrderType.LIMIT
 
+    def _within_reach(self, command: Command) -> int:
+        """Of a new order that has traded nothing."""
+        lots = 0
+        for maker in self._queue(command.instrument, 3 - command.side):
+            beyond = maker.price_ticks - command.price_ticks
+            beyond = beyond if command.side == Side.BUY else -beyond
+            if command.ord_type == OrderType.MARKET or beyond <= 0:
+                lots += maker.leaves_lots
+        return lots
+
     def _check_not_crossed(self, instrument: int) -> None:
         bids, asks = (self._queue(instrument, side) for side in (Side.BUY, Side.SELL))
         assert not bids or not asks or bids[0].price_ticks < asks[0].price_ticks, "crossed"
+
+    def _check_no_stop_missed_it(self, instrument: int, price_ticks: int, place: int) -> None:
+        for stop in self._waiting(instrument):
+            beyond = (price_ticks - stop.stop_price_ticks) * (1 if stop.side == Side.BUY else -1)
+            assert stop.place > place or beyond < 0, f"{stop.order_id} waits for what was traded"
 
     def _are_one(self, account: int, other: int) -> bool:
         group = self._groups.get(account, 0)
@@ -253,9 +277,9 @@ class Ledger:
 
     def stops(self, instrument: int) -> list[tuple[int, int]]:
         """(id, leaves), oldest first."""
-        waiting = [
-            one
-            for one in self.orders.values()
-            if one.instrument == instrument and one.ord_type in _STOPS
-        ]
-        return [(one.order_id, one.leaves_lots) for one in sorted(waiting, key=lambda o: o.place)]
+        waiting = sorted(self._waiting(instrument), key=lambda one: one.place)
+        return [(one.order_id, one.leaves_lots) for one in waiting]
+
+    def _waiting(self, instrument: int) -> list[Open]:
+        orders = self.orders.values()
+        return [o for o in orders if o.instrument == instrument and o.ord_type in _STOPS]

@@ -52,10 +52,6 @@ class Pair:
         python, rust = self.markets
         python.check()
         rust.check()
-        if python.snapshot() != rust.snapshot():
-            raise MarketsDifferError(
-                f"the states differ:\n{python.snapshot()!r}\n{rust.snapshot()!r}"
-            )
         for question in ("instruments", "sessions", "accounts", "next_expiry_ns"):
             self._ask(question)
         for state in rust.instruments():
@@ -67,6 +63,10 @@ class Pair:
                 self._ask("displayed_orders", number, most)
         for account in range(8):
             self._ask("account", account)
+        states = python.snapshot(), rust.snapshot()
+        if states[0] != states[1]:
+            at = next((n for n, (a, b) in enumerate(zip(*states, strict=False)) if a != b), -1)
+            raise MarketsDifferError(f"the snapshots differ from byte {at} on")
 
     def swap(self) -> None:
         """Each goes on from the other's snapshot, with the bounds of production."""

@@ -16,7 +16,6 @@ import pytest
 import tracebook_adapter
 from market_driver import market_or_skip
 from tracebook.conformance import (
-    ConformanceConfig,
     ConformanceSuite,
     copy_bundled_conformance_suite,
     run_campaign,
@@ -90,12 +89,7 @@ def test_an_engine_with_a_defect_does_not_qualify(implementation: str) -> None:
 def test_the_adapter_is_a_process_too(tmp_path: Path) -> None:
     """As others run the tool: its own command, our adapter as the candidate."""
     adapter = f"{sys.executable} {tracebook_adapter.__file__} python"
-    ran = subprocess.run(
-        [sys.executable, "-m", "tracebook.conformance.cli", "qualify", "--traces", "1"]
-        + ["--output-dir", str(tmp_path / "evidence"), "--candidate-cmd", adapter],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    tool = [sys.executable, "-m", "tracebook.conformance.cli", "qualify", "--traces", "1"]
+    options = ["--output-dir", str(tmp_path / "evidence"), "--candidate-cmd", adapter]
+    ran = subprocess.run([*tool, *options], capture_output=True, text=True, timeout=120)
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert ConformanceConfig().matching_algorithm == "fifo"

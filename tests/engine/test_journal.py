@@ -108,6 +108,39 @@ def test_a_frame_is_on_its_way_to_the_disk_before_append_returns(
     assert synced[0].startswith(b"RSWF")
 
 
+@pytest.mark.parametrize("sizes", [[], [2, 1], [60, 150]])
+def test_what_may_not_have_reached_the_disk_is_written_again_when_it_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sizes: list[int]
+) -> None:
+    """After a failed sync Linux gives the pages back, and never writes them."""
+    frames = written(tmp_path, sizes)
+    segment = segment_paths(tmp_path)[-1]
+    whole = segment.read_bytes()
+    calls: list[tuple[int, bytes]] = []
+    write, sync = os.pwrite, os.fsync
+
+    def seen_write(fd: int, data: bytes | memoryview, at: int) -> int:
+        calls.append((at, bytes(data)))
+        return write(fd, data, at)
+
+    def seen_sync(fd: int) -> None:
+        calls.append((-1, b""))
+        sync(fd)
+
+    monkeypatch.setattr(os, "pwrite", seen_write)
+    monkeypatch.setattr(os, "fsync", seen_sync)
+    journal, _ = opened(tmp_path)
+    monkeypatch.undo()
+    journal.close()
+    if frames:
+        start = whole.index(frames[-1].commands) - FRAME_HEADER_BYTES
+        last = whole[start : start + FRAME_HEADER_BYTES + len(frames[-1].commands)]
+    else:
+        start, last = 0, whole[:SEGMENT_HEADER_BYTES]
+    assert (-1, b"") in calls[calls.index((start, last)) :]
+    assert segment.read_bytes() == whole
+
+
 @pytest.mark.parametrize("length", [1, 2])
 def test_a_journal_cut_at_any_byte_of_its_last_frame_loses_that_frame_only(
     tmp_path: Path, length: int

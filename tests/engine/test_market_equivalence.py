@@ -246,7 +246,7 @@ _bounds = st.sampled_from(
         None,
         {"open_orders_per_book_max": 4, "open_orders_max": 6},
         {"open_orders_per_book_max": 1, "open_orders_max": 1},
-        {"levels_per_side_max": 2, "stops_per_book_max": 2},
+        {"levels_per_side_max": 2, "stops_per_book_max": 2, "icebergs_per_book_max": 1},
         {"accounts_max": 1, "mass_cancel_max": 2},
     ]
 )

@@ -424,7 +424,21 @@ def test_both_implementations_have_the_same_bounds() -> None:
         "COMMAND_STEP_NS",
         "LEVELS_PER_SIDE_MAX",
         "STOPS_PER_BOOK_MAX",
+        "ICEBERGS_PER_BOOK_MAX",
         "MASS_CANCEL_MAX",
         "ACCOUNTS_MAX",
     ):
         assert getattr(core, name) == getattr(limits, name)
+
+
+def test_a_book_holds_so_many_icebergs(implementation: str) -> None:
+    """What one order can set off is bounded by their number and their parts."""
+    driver = opened(bounded_market(implementation, icebergs_per_book_max=2))
+    driver.send(iceberg(1, SELL, 105, 10, 1))
+    driver.send(iceberg(2, BUY, 95, 10, 1))
+    assert driver.reason(iceberg(3, SELL, 106, 10, 1)) is Reason.BOOK_FULL
+    assert driver.reason(iceberg(3, SELL, 95, 10, 1)) is Reason.BOOK_FULL  # though it would trade
+    assert driver.reason(new(3, SELL, 106)) is Reason.NONE
+    assert driver.reason(replace(2, 94, 10, 4)) is Reason.NONE
+    driver.send(cancel(4))
+    assert driver.reason(iceberg(5, BUY, 94, 10, 1)) is Reason.NONE

@@ -18,6 +18,7 @@ from market_driver import (
     clear,
     iceberg,
     ioc,
+    kill,
     new,
     reduce,
     replace,
@@ -324,3 +325,12 @@ def test_a_stop_meets_icebergs_as_any_taker(driver: Driver) -> None:
 def test_a_stop_is_none_of_other_times_in_force(driver: Driver) -> None:
     for tif in (TimeInForce.IOC, TimeInForce.FOK, TimeInForce.GTD):
         assert driver.reason(changed(stop(1, BUY, 100), tif=tif)) is Reason.BAD_FIELD
+
+
+def test_a_killed_account_s_stop_is_canceled_where_it_would_go_off(driver: Driver) -> None:
+    driver.send(stop(50, BUY, 101, account=9))
+    driver.send(kill(9))
+    told = trade(driver, 101)
+    assert told[-1] == "canceled 50 5 ACCOUNT_KILLED"
+    assert "triggered 50" not in told
+    assert driver.reason(cancel(50, account=9)) is Reason.UNKNOWN_ORDER

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -132,4 +134,24 @@ def test_a_quiet_shard_prepares_a_little_only(tmp_path: Path, zeroing: Callable[
     assert not preparer._prepared.done()
     _, size = preparer.take(SIZE)
     assert size <= AT_ONCE + STEP
+    preparer.close()
+
+
+def test_on_a_disk_that_is_nearly_full_the_next_segment_is_as_large_as_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allocate = os.posix_fallocate
+
+    def nearly_full(fd: int, start: int, size: int) -> None:
+        if size > SIZE // 4:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        allocate(fd, start, size)
+
+    monkeypatch.setattr(os, "posix_fallocate", nearly_full)
+    preparer = Preparer(tmp_path)
+    preparer.begin(SIZE)
+    preparer.advance(1.0)
+    until(lambda: preparer._prepared.done())
+    path, size = preparer.take(SIZE)
+    assert (size, path.stat().st_size) == (SIZE // 4, SIZE // 4)
     preparer.close()

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
-from engine_harness import WAIT_S, run
+from engine_harness import WAIT_S, run, until
 from market_driver import market_or_skip, new
 
+from engine import limits
 from engine.errors import JournalFailed
 from engine.outcomes import Outcome
 from engine.shard import Shard
@@ -115,6 +118,26 @@ def test_what_is_asked_for_while_looking_is_seen_in_the_same_look(
     run(story())
 
 
+def test_orders_go_on_between_many_looks(tmp_path: Path, implementation: str) -> None:
+    async def story() -> None:
+        looks: list[int] = []  # how many orders had been answered
+        async with working(tmp_path, implementation) as (shard, sender, _):
+
+            def look() -> None:
+                if not looks:
+                    shard.receive(sender, sender.session, orders(2, 1))
+                looks.append(sender.answered)
+
+            shard.receive(sender, sender.session, orders(1, 1))
+            for _ in range(3 * limits.LOOKS_AT_ONCE + 1):
+                shard.when_settled(look)
+            await sender.until(lambda: sender.answered == 2)
+            await until(lambda: len(looks) > 3 * limits.LOOKS_AT_ONCE, "all have looked")
+        assert looks == [1] * limits.LOOKS_AT_ONCE + [2] * (2 * limits.LOOKS_AT_ONCE + 1)
+
+    run(story())
+
+
 def test_a_watcher_is_told_of_every_frame_in_order(tmp_path: Path, implementation: str) -> None:
     async def story() -> None:
         frames: list[TailFrame] = []
@@ -197,3 +220,33 @@ def test_a_disk_that_fails_ends_the_shard_and_answers_nothing_of_it(
 
     with pytest.raises(JournalFailed, match="No space left on device"):
         run(story())
+
+
+def test_after_a_failure_nothing_is_shown_of_what_never_became_durable(
+    tmp_path: Path, implementation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The market has applied the frame whose sync failed; the desk is still there for a while."""
+    shown: list[int] = []
+
+    async def story() -> None:
+        async with working(tmp_path, implementation) as (shard, sender, serving):
+            failing = OSError(5, "Input/output error")
+            if implementation == "python":
+                monkeypatch.setattr(os, "fdatasync", Mock(side_effect=failing))
+            else:
+                # The native thread's own calls are out of reach here: its segment is full instead.
+                monkeypatch.setattr(Path, "rename", Mock(side_effect=failing))
+            sent = 0
+            while not serving.done():
+                assert sent < 200_000
+                shard.receive(sender, sender.session, orders(sent + 1, 2_000))
+                sent += 2_000
+                await asyncio.sleep(0.001)
+            durable = shard.feed.durable_seq
+            shard.when_settled(lambda: shown.append(shard.market.last_seq))
+            assert shown in ([], [durable])
+            await serving
+
+    with pytest.raises(JournalFailed):
+        run(story())
+    assert shown == []

@@ -2,17 +2,17 @@
 
 What that tool's contract has and ours has not, and how the one is told in the other:
 
-* Its quantities are decimals: a lot here is 2**-40, so that all its halves of halves are whole lots.
-  A quantity that is none is refused, never rounded.
+* Its quantities are decimals: a lot here is 2**-40, so that halves of halves are whole lots. A
+  quantity that is none is refused, never rounded.
 * Prices off the tick grid are rounded to it by its contract and refused by ours: rounded here.
 * Order ids are unique in a symbol there and in a shard here: the instrument goes in the upper bits.
 * Its cancels, reductions and replacements name no owner: what the order was entered with is used.
-* A reduction says what is taken off there and what is left here; one that leaves nothing is a cancel
-  here. A replacement keeps what it does not name.
+* A reduction says what is taken off there and what is left here; one that leaves nothing is a
+  cancel here. A replacement keeps what it does not name.
 * A book begins with the first order for it: here an instrument is defined and taken live then.
 * `clear` empties a live book: here an administrator's mass cancel of the instrument.
-* Self-trade prevention is the book's there and the order's here: every order brings it, except those
-  without an owner, who are never their own counterparty there.
+* Self-trade prevention is the book's there and the order's here: every order brings it, except
+  those without an owner, who are never their own counterparty there.
 
 As a process (`python tests/engine/tracebook_adapter.py rust`) it serves the tool's own protocol:
 `tracebook-conformance qualify --profile fifo-full-v1 --output-dir DIR --candidate-cmd '...'`.

@@ -18,6 +18,7 @@ pub struct Book {
     /// Second of expiry, order id, node: of those that expire.
     pub expiries: BTreeSet<(u32, u64, u32)>,
     resting: u32,
+    icebergs: u32,
 }
 
 impl Book {
@@ -27,13 +28,18 @@ impl Book {
         self.resting
     }
 
+    /// How many of those that rest are icebergs.
+    pub fn icebergs(&self) -> u32 {
+        self.icebergs
+    }
+
     /// How many orders are open: those that rest, and the stops.
     #[inline]
     pub fn open(&self) -> u32 {
         self.resting + self.stops.len()
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn ladder(&self, side: Side) -> &Ladder {
         match side {
             Side::Buy => &self.bids,
@@ -41,7 +47,7 @@ impl Book {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn ladder_mut(&mut self, side: Side) -> &mut Ladder {
         match side {
             Side::Buy => &mut self.bids,
@@ -51,7 +57,7 @@ impl Book {
 
     /// Whether a new order of this side would meet another now. A limit of None is a market
     /// order's.
-    #[inline]
+    #[inline(always)]
     pub fn crosses(&self, side: Side, limit: Option<i64>) -> bool {
         self.ladder(side.opposite()).meets(reach(side, limit))
     }
@@ -61,12 +67,13 @@ impl Book {
     #[inline]
     pub fn enter(&mut self, nodes: &mut Nodes, at: u32) {
         let node = nodes.get(at);
-        let (side, extra) = (node.side, node.extra);
+        let (side, extra, is_iceberg) = (node.side, node.extra, node.is_iceberg());
         if node.is_stop() {
             self.stops.append(nodes, at);
         } else {
             self.ladder_mut(side).append(nodes, at);
             self.resting += 1;
+            self.icebergs += u32::from(is_iceberg);
         }
         if extra != NIL {
             let expiry_s = nodes.extra(at).expiry_s;
@@ -76,11 +83,26 @@ impl Book {
         }
     }
 
+    /// Files a node without an extra, which rests, shows all of itself and does not expire.
+    #[inline(always)]
+    pub fn enter_plain(&mut self, nodes: &mut Nodes, at: u32, side: Side, price: i64, leaves: u64) {
+        self.ladder_mut(side)
+            .append_shown(nodes, at, rank(side, price), leaves);
+        self.resting += 1;
+    }
+
+    /// Takes a node out that was filed so, or could have been.
+    #[inline(always)]
+    pub fn leave_plain(&mut self, nodes: &mut Nodes, at: u32, side: Side, leaves: u64) {
+        self.ladder_mut(side).remove_shown(nodes, at, leaves);
+        self.resting -= 1;
+    }
+
     /// Takes an open order of this book out of all that holds it.
     #[inline]
     pub fn leave(&mut self, nodes: &mut Nodes, at: u32) {
         let node = nodes.get(at);
-        let (side, is_stop) = (node.side, node.is_stop());
+        let (side, is_stop, is_iceberg) = (node.side, node.is_stop(), node.is_iceberg());
         if node.extra != NIL {
             self.forget_expiry(nodes, at);
         }
@@ -89,6 +111,7 @@ impl Book {
         } else {
             self.ladder_mut(side).remove(nodes, at);
             self.resting -= 1;
+            self.icebergs -= u32::from(is_iceberg);
         }
     }
 
@@ -105,6 +128,7 @@ impl Book {
     pub fn leave_best(&mut self, nodes: &mut Nodes, side: Side) {
         let at = self.ladder_mut(side).remove_best(nodes);
         if nodes.get(at).extra != NIL {
+            self.icebergs -= u32::from(nodes.get(at).is_iceberg());
             self.forget_expiry(nodes, at);
         }
         self.resting -= 1;
@@ -152,6 +176,10 @@ impl Book {
                 "book {book}: crossed, {} and {}",
                 bid.rank, !ask.rank
             ));
+        }
+        let icebergs = self.walk(nodes).filter(|&at| nodes.get(at).is_iceberg());
+        if icebergs.count() != self.icebergs as usize {
+            return Err(format!("book {book}: {} icebergs counted", self.icebergs));
         }
         self.stops.check(nodes, book, last_price)?;
         self.check_expiries(nodes, book)

@@ -16,7 +16,7 @@ impl Market {
         let mut open = 0;
         for (at, instrument) in (0..).zip(&self.instruments) {
             let (number, book) = (instrument.number, &instrument.book);
-            if self.instrument_ids.get(number.into()) != Some(at) {
+            if self.instrument_ids.get(number) != Some(at) {
                 return Err(format!("instrument {number} is not indexed"));
             }
             book.check(&self.nodes, at as u16, instrument.last_price)?;
@@ -30,6 +30,7 @@ impl Market {
             let most = self.bounds.levels_per_side as usize + self.bounds.stops_per_book as usize;
             if book.open() > self.bounds.open_orders_per_book
                 || book.stops.len() > self.bounds.stops_per_book
+                || book.icebergs() > self.bounds.icebergs_per_book
                 || (self.has_bounded_levels && levels > most)
             {
                 return Err(format!("instrument {number} is too full"));

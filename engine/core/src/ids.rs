@@ -16,6 +16,13 @@ struct Slot {
 
 const EMPTY: Slot = Slot { id: 0, index: NIL };
 
+/// An id under which nothing is filed, and its slot.
+#[derive(Clone, Copy)]
+pub struct Vacancy {
+    id: u64,
+    at: usize,
+}
+
 /// At most half full. Its order never reaches an output.
 pub struct IdMap {
     slots: Vec<Slot>,
@@ -69,8 +76,25 @@ impl IdMap {
         (index != NIL).then_some(index)
     }
 
+    /// Where this id would be filed, if nothing is filed under it. Good until the map changes.
+    #[inline(always)]
+    pub fn vacancy(&self, id: u64) -> Option<Vacancy> {
+        let at = self.slot(id);
+        (self.slots[at].index == NIL).then_some(Vacancy { id, at })
+    }
+
+    /// Files an index, which is not `NIL`, in a vacancy.
+    #[inline(always)]
+    pub fn fill(&mut self, Vacancy { id, at }: Vacancy, index: u32) {
+        if (self.len + 1) * 2 > self.slots.len() {
+            return self.insert(id, index);
+        }
+        self.slots[at] = Slot { id, index };
+        self.len += 1;
+    }
+
     /// Files an index, which is not `NIL`, under an id that has none.
-    #[inline]
+    #[inline(never)]
     pub fn insert(&mut self, id: u64, index: u32) {
         debug_assert!(index != NIL && self.get(id).is_none());
         if (self.len + 1) * 2 > self.slots.len() {
@@ -120,6 +144,45 @@ impl IdMap {
     }
 }
 
+/// Numbers below this are found in a table instead: those of sessions and, as they are given, of
+/// instruments.
+const DIRECT: u32 = 65_536;
+
+/// Like `IdMap`, for numbers that are small as a rule and that are never forgotten.
+#[derive(Default)]
+pub struct Directory {
+    direct: Vec<u32>,
+    far: IdMap,
+}
+
+impl Directory {
+    /// The index filed under this number.
+    #[inline(always)]
+    pub fn get(&self, number: u32) -> Option<u32> {
+        match self.direct.get(number as usize) {
+            Some(&index) => (index != NIL).then_some(index),
+            None => self.get_far(number),
+        }
+    }
+
+    #[inline(never)]
+    fn get_far(&self, number: u32) -> Option<u32> {
+        self.far.get(number.into())
+    }
+
+    /// Files an index, which is not `NIL`, under a number that has none.
+    pub fn insert(&mut self, number: u32, index: u32) {
+        if number >= DIRECT {
+            return self.far.insert(number.into(), index);
+        }
+        let at = number as usize;
+        if at >= self.direct.len() {
+            self.direct.resize(at + 1, NIL);
+        }
+        self.direct[at] = index;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -148,7 +211,8 @@ mod tests {
                 map.remove(id);
             } else {
                 expected.insert(id, index);
-                map.insert(id, index);
+                let vacancy = map.vacancy(id).unwrap();
+                map.fill(vacancy, index);
             }
             assert_eq!(map.get(id), expected.get(&id).copied());
         }
@@ -179,5 +243,19 @@ mod tests {
                 assert_eq!(map.get(id), kept.then_some(index));
             }
         }
+    }
+
+    #[test]
+    fn a_directory_finds_numbers_near_and_far() {
+        let mut directory = Directory::default();
+        for (index, number) in [0, 7, DIRECT - 1, DIRECT, u32::MAX].into_iter().enumerate() {
+            directory.insert(number, index as u32);
+        }
+        let found = [0, 7, DIRECT - 1, DIRECT, u32::MAX].map(|number| directory.get(number));
+        assert_eq!(found, [0, 1, 2, 3, 4].map(Some));
+        assert_eq!(
+            [1, 8, DIRECT + 1].map(|number| directory.get(number)),
+            [None; 3]
+        );
     }
 }

@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 
 use crate::codes::Side;
 use crate::ids::NIL;
-use crate::slab::Nodes;
+use crate::slab::{Node, Nodes};
 
 /// Levels next to the best that a search looks at one by one before it halves the rest.
 const SCAN_LEVELS: usize = 8;
+
+/// Levels around a hint among which a search looks first.
+const NEAR_LEVELS: usize = 32;
 
 /// Ascends towards the best: the price of a bid, its complement for an ask.
 #[inline]
@@ -38,9 +41,9 @@ pub struct Level {
     pub count: u32,
     pub head: u32,
     pub tail: u32,
+    /// Where it was among the rungs when somebody looked: it can't be far from there.
+    hint: u32,
 }
-
-const _: () = assert!(size_of::<Level>() == 32);
 
 impl Level {
     /// What its orders show.
@@ -63,14 +66,19 @@ impl Level {
     }
 }
 
-/// One side. What a search and an insertion move is as narrow as it can be: the levels themselves
-/// stay where they are.
+/// A price in the order of prices. As narrow as it can be: the levels themselves stay where they are
+/// when prices come and go.
+#[derive(Clone, Copy, Debug)]
+struct Rung {
+    rank: i64,
+    place: u32,
+}
+
+/// One side.
 #[derive(Default)]
 pub struct Ladder {
     /// Ascending.
-    ranks: Vec<i64>,
-    /// The place of the level of each rank.
-    places: Vec<u32>,
+    rungs: Vec<Rung>,
     levels: Vec<Level>,
     free: Vec<u32>,
     /// What the icebergs of a price don't show; no entry where that is nothing.
@@ -81,52 +89,79 @@ impl Ladder {
     /// How many different prices.
     #[inline]
     pub fn len(&self) -> usize {
-        self.ranks.len()
+        self.rungs.len()
     }
 
-    /// Where the level of this rank is among the ascending ones, or where it would go.
-    #[inline]
+    /// Where this rank is among the rungs, or where it would go.
+    #[inline(always)]
     fn find(&self, rank: i64) -> Result<usize, usize> {
-        let near = self.ranks.len().saturating_sub(SCAN_LEVELS);
-        if near > 0 && rank < self.ranks[near] {
-            return self.ranks[..near].binary_search(&rank);
+        let near = self.rungs.len().saturating_sub(SCAN_LEVELS);
+        if near > 0 && rank < self.rungs[near].rank {
+            return self.find_far(rank, near);
         }
-        let mut at = self.ranks.len();
-        for &other in self.ranks[near..].iter().rev() {
-            if other <= rank {
-                return if other == rank { Ok(at - 1) } else { Err(at) };
+        let mut at = self.rungs.len();
+        for other in self.rungs[near..].iter().rev() {
+            if other.rank <= rank {
+                return if other.rank == rank {
+                    Ok(at - 1)
+                } else {
+                    Err(at)
+                };
             }
             at -= 1;
         }
         Err(at)
     }
 
+    #[inline(never)]
+    fn find_far(&self, rank: i64, near: usize) -> Result<usize, usize> {
+        let far = &self.rungs[..near];
+        let at = far.partition_point(|rung| rung.rank < rank);
+        match far.get(at) {
+            Some(rung) if rung.rank == rank => Ok(at),
+            _ => Err(at),
+        }
+    }
+
+    /// As `find`, for a rank that is probably close to this rung.
+    #[inline(never)]
+    fn find_near(&self, rank: i64, hint: u32) -> Result<usize, usize> {
+        let first = (hint as usize).saturating_sub(NEAR_LEVELS / 2);
+        let Some(window) = self.rungs.get(first..).and_then(<[Rung]>::first_chunk) else {
+            return self.find(rank);
+        };
+        let window: &[Rung; NEAR_LEVELS] = window;
+        let at = window.partition_point(|rung| rung.rank < rank);
+        match window.get(at) {
+            Some(rung) if rung.rank == rank => Ok(first + at),
+            Some(_) if at > 0 => Err(first + at),
+            _ => self.find(rank),
+        }
+    }
+
     /// Whether there is a level of this rank.
-    #[inline]
+    #[inline(never)]
     pub fn has(&self, rank: i64) -> bool {
         self.find(rank).is_ok()
     }
 
     /// Best first.
     pub fn best_first(&self) -> impl Iterator<Item = &Level> {
-        let places = self.places.iter().rev();
-        places.map(|&place| &self.levels[place as usize])
+        let rungs = self.rungs.iter().rev();
+        rungs.map(|rung| &self.levels[rung.place as usize])
     }
 
     /// The best, if an order that reaches so far would trade with it.
-    #[inline]
+    #[inline(always)]
     pub fn met(&mut self, reach: i64) -> Option<&mut Level> {
-        if !self.meets(reach) {
-            return None;
-        }
-        let place = *self.places.last()?;
-        Some(&mut self.levels[place as usize])
+        let best = self.rungs.last().filter(|best| best.rank >= reach)?;
+        Some(&mut self.levels[best.place as usize])
     }
 
     /// Whether an order that reaches so far would trade now.
-    #[inline]
+    #[inline(always)]
     pub fn meets(&self, reach: i64) -> bool {
-        self.ranks.last().is_some_and(|&best| best >= reach)
+        self.rungs.last().is_some_and(|best| best.rank >= reach)
     }
 
     /// Puts a node at the end of its price's queue.
@@ -135,36 +170,63 @@ impl Ladder {
         let node = nodes.get(at);
         let (rank, shown) = (rank(node.side, node.price), nodes.displayed(at));
         let hidden = node.leaves - shown;
-        let place = match self.find(rank) {
-            Ok(found) => {
-                let place = self.places[found];
-                let level = &mut self.levels[place as usize];
-                nodes.get_mut(level.tail).next = at;
-                nodes.get_mut(at).prev = level.tail;
-                level.tail = at;
-                level.count += 1;
-                level.show(shown);
-                place
-            }
-            Err(found) => {
-                let level = Level {
-                    rank,
-                    shown_low: shown,
-                    shown_high: 0,
-                    count: 1,
-                    head: at,
-                    tail: at,
-                };
-                let place = self.add(level);
-                self.ranks.insert(found, rank);
-                self.places.insert(found, place);
-                place
-            }
-        };
-        nodes.get_mut(at).level = place;
+        self.append_shown(nodes, at, rank, shown);
         if hidden > 0 {
             self.hide(rank, hidden);
         }
+    }
+
+    /// Puts a node that shows so much at the end of the queue of this rank.
+    #[inline(always)]
+    pub fn append_shown(&mut self, nodes: &mut Nodes, at: u32, rank: i64, shown: u64) {
+        let found = self.find(rank);
+        self.append_at(nodes, at, found, rank, shown);
+    }
+
+    /// The same, where it is known where the rank is among the rungs, or where it would go.
+    #[inline(always)]
+    fn append_at(
+        &mut self,
+        nodes: &mut Nodes,
+        at: u32,
+        found: Result<usize, usize>,
+        rank: i64,
+        shown: u64,
+    ) {
+        match found {
+            Ok(rung) => {
+                let place = self.rungs[rung].place;
+                let level = &mut self.levels[place as usize];
+                let tail = std::mem::replace(&mut level.tail, at);
+                level.hint = rung as u32;
+                level.count += 1;
+                level.show(shown);
+                nodes.get_mut(tail).next = at;
+                let node = nodes.get_mut(at);
+                (node.prev, node.next, node.level) = (tail, NIL, place);
+            }
+            Err(rung) => {
+                let place = self.insert(rung, rank, at, shown);
+                let node = nodes.get_mut(at);
+                (node.prev, node.next, node.level) = (NIL, NIL, place);
+            }
+        }
+    }
+
+    /// A new level with one node; its place.
+    #[inline(never)]
+    fn insert(&mut self, rung: usize, rank: i64, at: u32, shown: u64) -> u32 {
+        let place = self.add(Level {
+            rank,
+            shown_low: shown,
+            shown_high: 0,
+            count: 1,
+            head: at,
+            tail: at,
+            hint: rung as u32,
+        });
+        self.rungs.insert(rung, Rung { rank, place });
+        place
     }
 
     #[inline]
@@ -185,49 +247,108 @@ impl Ladder {
     #[inline]
     pub fn remove(&mut self, nodes: &mut Nodes, at: u32) {
         let shown = nodes.displayed(at);
-        let node = nodes.get(at);
-        let (prev, next, place) = (node.prev, node.next, node.level);
-        let hidden = node.leaves - shown;
-        let level = &mut self.levels[place as usize];
-        let rank = level.rank;
-        if level.count == 1 {
-            self.drop_level(rank, place);
-        } else {
-            level.count -= 1;
-            level.hide(shown);
-            match prev {
-                NIL => level.head = next,
-                _ => nodes.get_mut(prev).next = next,
-            }
-            match next {
-                NIL => level.tail = prev,
-                _ => nodes.get_mut(next).prev = prev,
-            }
-        }
+        let hidden = nodes.get(at).leaves - shown;
+        let rank = self.remove_shown(nodes, at, shown);
         if hidden > 0 {
             self.unhide(rank, hidden);
         }
     }
 
-    #[inline]
-    fn drop_level(&mut self, rank: i64, place: u32) {
-        let found = self.find(rank).expect("a level is found by its rank");
-        self.ranks.remove(found);
-        self.places.remove(found);
+    /// Takes a node out that shows so much. Returns its level's rank.
+    #[inline(always)]
+    pub fn remove_shown(&mut self, nodes: &mut Nodes, at: u32, shown: u64) -> i64 {
+        let &Node {
+            prev, next, level, ..
+        } = nodes.get(at);
+        let place = level;
+        let level = &mut self.levels[place as usize];
+        let rank = level.rank;
+        if level.count == 1 {
+            let hint = level.hint;
+            self.drop_level(rank, hint, place);
+            return rank;
+        }
+        level.count -= 1;
+        level.hide(shown);
+        match prev {
+            NIL => level.head = next,
+            _ => nodes.get_mut(prev).next = next,
+        }
+        match next {
+            NIL => level.tail = prev,
+            _ => nodes.get_mut(next).prev = prev,
+        }
+        rank
+    }
+
+    #[inline(never)]
+    fn drop_level(&mut self, rank: i64, hint: u32, place: u32) {
+        let found = self.find_near(rank, hint);
+        let rung = found.expect("a level is found by its rank");
+        self.rungs.remove(rung);
         self.free.push(place);
+    }
+
+    /// Puts a node that shows all of itself, now with these leaves, at the end of the queue of this
+    /// rank. Cheaper than taking it out and putting it in again: a level of its own goes with it,
+    /// and the way is short as a rule.
+    #[inline(never)]
+    pub fn relocate(&mut self, nodes: &mut Nodes, at: u32, to: i64, leaves: u64) {
+        let node = nodes.get_mut(at);
+        let before = std::mem::replace(&mut node.leaves, leaves);
+        let place = node.level;
+        let level = &mut self.levels[place as usize];
+        let hint = level.hint;
+        if level.count > 1 {
+            self.remove_shown(nodes, at, before);
+            let found = self.find_near(to, hint);
+            return self.append_at(nodes, at, found, to, leaves);
+        }
+        level.hide(before);
+        level.show(leaves);
+        let from = std::mem::replace(&mut level.rank, to);
+        if from != to {
+            self.relocate_level(nodes, at, (from, to), leaves);
+        }
+    }
+
+    /// The level of this one node gets another rank, or the node joins the level that has it.
+    #[inline(never)]
+    fn relocate_level(&mut self, nodes: &mut Nodes, at: u32, (from, to): (i64, i64), leaves: u64) {
+        let place = nodes.get(at).level;
+        let hint = self.levels[place as usize].hint;
+        let old = self.find_near(from, hint);
+        let old = old.expect("a level is found by its rank");
+        let new = match self.find_near(to, old as u32) {
+            Ok(rung) => {
+                self.append_at(nodes, at, Ok(rung), to, leaves);
+                self.rungs.remove(old);
+                self.free.push(place);
+                return;
+            }
+            Err(new) if new > old => {
+                self.rungs.copy_within(old + 1..new, old);
+                new - 1
+            }
+            Err(new) => {
+                self.rungs.copy_within(new..old, new + 1);
+                new
+            }
+        };
+        self.rungs[new] = Rung { rank: to, place };
+        self.levels[place as usize].hint = new as u32;
     }
 
     /// Takes the oldest node of the best price out. Cheaper than `remove`; what it showed is
     /// subtracted already, and it hides nothing.
     #[inline]
     pub fn remove_best(&mut self, nodes: &mut Nodes) -> u32 {
-        let place = *self.places.last().expect("there is a best price");
+        let place = self.rungs.last().expect("there is a best price").place;
         let level = &mut self.levels[place as usize];
         let at = level.head;
         let next = nodes.get(at).next;
         if next == NIL {
-            self.ranks.pop();
-            self.places.pop();
+            self.rungs.pop();
             self.free.push(place);
         } else {
             level.head = next;
@@ -240,7 +361,7 @@ impl Ladder {
     /// The iceberg at the head of the best price, which shows nothing any more, shows its next part
     /// and goes to the end of the queue.
     pub fn refill_best(&mut self, nodes: &mut Nodes) {
-        let place = *self.places.last().expect("there is a best price");
+        let place = self.rungs.last().expect("there is a best price").place;
         let level = &mut self.levels[place as usize];
         let (at, rank) = (level.head, level.rank);
         let leaves = nodes.get(at).leaves;
@@ -309,17 +430,17 @@ impl Ladder {
             .flat_map(move |level| self.queue(nodes, level))
     }
 
-    /// Whether ranks, places and levels fit together.
+    /// Whether rungs and levels fit together.
     pub fn check(&self) -> Result<(), String> {
-        let levels = self.ranks.iter().zip(&self.places);
-        let mut used: Vec<u32> = self.free.iter().chain(&self.places).copied().collect();
+        let places = self.rungs.iter().map(|rung| rung.place);
+        let mut used: Vec<u32> = self.free.iter().copied().chain(places).collect();
         used.sort_unstable();
-        let ascend = self.ranks.is_sorted_by(|left, right| left < right);
-        let ranked = levels
-            .into_iter()
-            .all(|(&rank, &at)| self.levels[at as usize].rank == rank);
+        let ascend = self
+            .rungs
+            .is_sorted_by(|left, right| left.rank < right.rank);
+        let ranked = |rung: &Rung| self.levels[rung.place as usize].rank == rung.rank;
         let each_once = used.iter().copied().eq(0..self.levels.len() as u32);
-        if !ascend || !ranked || !each_once || self.places.len() != self.ranks.len() {
+        if !ascend || !each_once || !self.rungs.iter().all(ranked) {
             return Err("the levels of a side are out of order".into());
         }
         Ok(())
@@ -352,6 +473,43 @@ mod tests {
             ladder.check().unwrap();
         }
         assert_eq!(ladder.walk(&nodes).collect::<Vec<_>>(), [at[99]]);
+    }
+
+    #[test]
+    fn relocated_nodes_stand_as_if_taken_out_and_put_in_again() {
+        let (mut ladder, mut nodes) = (Ladder::default(), Nodes::default());
+        let (mut plain, mut others) = (Ladder::default(), Nodes::default());
+        let at: Vec<u32> = (0..40)
+            .map(|id| limit(id, Side::Buy, 1 + (id as i64 * 7) % 30, 5))
+            .map(|node| {
+                others.add(&node, &Extra::default());
+                nodes.add(&node, &Extra::default())
+            })
+            .collect();
+        for &node in &at {
+            ladder.append(&mut nodes, node);
+            plain.append(&mut others, node);
+        }
+        for step in 0..2_000_u64 {
+            let node = at[(step * step % 37 % 40) as usize];
+            let (to, leaves) = (1 + (step * 13 % 47) as i64, 1 + step % 9);
+            nodes.get_mut(node).price = to;
+            ladder.relocate(&mut nodes, node, to, leaves);
+            plain.remove(&mut others, node);
+            let other = others.get_mut(node);
+            (other.price, other.leaves) = (to, leaves);
+            (other.prev, other.next) = (NIL, NIL);
+            plain.append(&mut others, node);
+            ladder.check().unwrap();
+            assert!(ladder.walk(&nodes).eq(plain.walk(&others)));
+            let sums = |ladder: &Ladder| -> Vec<_> {
+                let levels = ladder.best_first();
+                levels
+                    .map(|each| (each.rank, each.count, each.shown()))
+                    .collect()
+            };
+            assert_eq!(sums(&ladder), sums(&plain));
+        }
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod market;
 mod mass;
 mod matching;
 mod orders;
+mod plain;
 mod restore;
 mod rules;
 mod slab;

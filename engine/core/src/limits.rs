@@ -28,6 +28,9 @@ pub const MASS_CANCEL_MAX: u32 = 16_384;
 /// Accounts with limits, a group or a kill switch of their own.
 pub const ACCOUNTS_MAX: u32 = 1_048_576;
 
+/// Icebergs that rest in one book.
+pub const ICEBERGS_PER_BOOK_MAX: u32 = 1_024;
+
 /// An iceberg's quantity, in parts of what it displays.
 pub const ICEBERG_PARTS_MAX: u32 = 1_000;
 
@@ -49,6 +52,7 @@ pub struct Bounds {
     pub open_orders: u32,
     pub levels_per_side: u32,
     pub stops_per_book: u32,
+    pub icebergs_per_book: u32,
     pub accounts: u32,
     pub mass_cancel: u32,
 }
@@ -60,6 +64,7 @@ impl Default for Bounds {
             open_orders: OPEN_ORDERS_MAX,
             levels_per_side: LEVELS_PER_SIDE_MAX,
             stops_per_book: STOPS_PER_BOOK_MAX,
+            icebergs_per_book: ICEBERGS_PER_BOOK_MAX,
             accounts: ACCOUNTS_MAX,
             mass_cancel: MASS_CANCEL_MAX,
         }

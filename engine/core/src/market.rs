@@ -6,11 +6,11 @@
 use crate::accounts::Accounts;
 use crate::book::Book;
 use crate::codes::{CommandKind, EventKind, FLAG_LIVE, Mode, Reason, Role};
-use crate::ids::IdMap;
+use crate::ids::{Directory, IdMap, NIL};
 use crate::limits::{self, Bounds};
 use crate::rules::{self, OrderLimits};
 use crate::slab::Nodes;
-use crate::wire::{COMMAND_BYTES, Command, EVENT_BYTES, Emitter, Event};
+use crate::wire::{COMMAND_BYTES, Emitter, Event, Events, Record};
 
 pub(crate) struct Session {
     pub(crate) last_ref: u64,
@@ -44,8 +44,8 @@ pub struct Market {
     pub(crate) instruments: Vec<Instrument>,
     /// The places of the instruments, ascending by their number.
     pub(crate) ascending: Vec<u32>,
-    pub(crate) session_ids: IdMap,
-    pub(crate) instrument_ids: IdMap,
+    pub(crate) session_ids: Directory,
+    pub(crate) instrument_ids: Directory,
     pub(crate) order_ids: IdMap,
     pub(crate) nodes: Nodes,
     pub(crate) accounts: Accounts,
@@ -100,8 +100,8 @@ impl Market {
             sessions: Vec::new(),
             instruments: Vec::new(),
             ascending: Vec::new(),
-            session_ids: IdMap::default(),
-            instrument_ids: IdMap::default(),
+            session_ids: Directory::default(),
+            instrument_ids: Directory::default(),
             order_ids: IdMap::default(),
             nodes: Nodes::default(),
             accounts: Accounts::default(),
@@ -155,57 +155,64 @@ impl Market {
             return Err(BatchError::SequenceExhausted);
         }
         self.has_bounded_levels &= rules > 1;
-        out.reserve(commands.len() * EVENT_BYTES);
+        let mut events = Events::after(std::mem::take(out), commands.len());
         let mut now_ns = ts_ns;
         for command in commands {
             self.last_seq += 1;
             self.last_ts_ns = self.last_ts_ns.max(now_ns);
-            self.apply_one(&Command::read(command), rules, out);
+            self.apply_one(Record(command), rules, &mut events);
             now_ns = now_ns.saturating_add(limits::COMMAND_STEP_NS);
         }
+        *out = events.into_bytes();
         Ok(())
     }
 
     #[inline(always)]
-    fn apply_one(&mut self, command: &Command, rules: u16, out: &mut Vec<u8>) {
-        let kind = rules::known_kind(command.kind, rules);
-        let session = self.session_ids.get(command.session.into());
-        let mut is_fresh = false;
-        if let Some(session) = session
-            && !kind.is_some_and(rules::is_gateways)
-        {
-            // A reference is used up by whatever was sent under it, rejected or not.
-            let session = &mut self.sessions[session as usize];
-            is_fresh = command.reference > session.last_ref;
-            session.last_ref = session.last_ref.max(command.reference);
+    fn apply_one(&mut self, command: Record<'_>, rules: u16, out: &mut Events) {
+        let mut sender = Sender {
+            session: NIL,
+            is_fresh: false,
+        };
+        if let Some(at) = self.session_ids.get(command.session().into()) {
+            sender.session = at;
+            if !rules::is_gateways(command.kind(), rules) {
+                // A reference is used up by whatever was sent under it, rejected or not.
+                let session = &mut self.sessions[at as usize];
+                sender.is_fresh = command.reference() > session.last_ref;
+                session.last_ref = session.last_ref.max(command.reference());
+            }
         }
-        let sender = Sender { session, is_fresh };
-        let done = match kind {
-            Some(CommandKind::New) => self.new_order(command, sender, rules, out),
-            Some(CommandKind::Cancel) => self.cancel(command, sender, out),
-            Some(kind) => self.other(command, kind, sender, out),
-            None => Err(Reason::UnknownKind),
+        const NEW: u8 = CommandKind::New as u8;
+        const CANCEL: u8 = CommandKind::Cancel as u8;
+        const REPLACE: u8 = CommandKind::Replace as u8;
+        let done = match command.kind() {
+            NEW => self.new_order(command, sender, rules, out),
+            CANCEL => self.cancel(command, sender, out),
+            REPLACE if rules > 1 => self.replace(command, sender, out),
+            number => match rules::known_kind(number, rules) {
+                Some(kind) => self.other(command, kind, sender, out),
+                None => Err(Reason::UnknownKind),
+            },
         };
         if let Err(reason) = done {
-            self.reject(command, kind, reason, out);
+            self.reject(command, rules, reason, out);
         }
     }
 
     #[inline(never)]
     fn other(
         &mut self,
-        command: &Command,
+        command: Record<'_>,
         kind: CommandKind,
         sender: Sender,
-        out: &mut Vec<u8>,
+        out: &mut Events,
     ) -> Result<(), Reason> {
         require(rules::well_formed(command, kind), Reason::BadField)?;
         match kind {
-            CommandKind::New | CommandKind::Cancel => {
+            CommandKind::New | CommandKind::Cancel | CommandKind::Replace => {
                 unreachable!("applied by their own functions")
             }
             CommandKind::Reduce => self.reduce(command, sender, out),
-            CommandKind::Replace => self.replace(command, sender, out),
             CommandKind::MassCancel => self.mass_cancel(command, sender, out),
             CommandKind::Time => {
                 self.time(command, out);
@@ -222,11 +229,11 @@ impl Market {
     #[inline(always)]
     pub(crate) fn admit(
         &self,
-        command: &Command,
+        command: Record<'_>,
         kind: CommandKind,
         sender: Sender,
     ) -> Result<u32, Reason> {
-        let session = sender.session.ok_or(Reason::NotPermitted)?;
+        let session = sender.session().ok_or(Reason::NotPermitted)?;
         require(sender.is_fresh, Reason::RefNotIncreasing)?;
         let role = self.sessions[session as usize].role;
         require(rules::permitted(command, role, kind), Reason::NotPermitted)?;
@@ -237,7 +244,7 @@ impl Market {
     #[inline(always)]
     pub(crate) fn enter(
         &self,
-        command: &Command,
+        command: Record<'_>,
         kind: CommandKind,
         sender: Sender,
     ) -> Result<(u32, u32), Reason> {
@@ -251,34 +258,29 @@ impl Market {
 
     /// The place of the command's instrument.
     #[inline(always)]
-    pub(crate) fn instrument(&self, command: &Command) -> Result<u32, Reason> {
+    pub(crate) fn instrument(&self, command: Record<'_>) -> Result<u32, Reason> {
         self.instrument_ids
-            .get(command.instrument.into())
+            .get(command.instrument())
             .ok_or(Reason::UnknownInstrument)
     }
 
     #[inline(never)]
-    fn reject(
-        &self,
-        command: &Command,
-        kind: Option<CommandKind>,
-        reason: Reason,
-        out: &mut Vec<u8>,
-    ) {
-        let flags = match self.instrument_ids.get(command.instrument.into()) {
+    fn reject(&self, command: Record<'_>, rules: u16, reason: Reason, out: &mut Events) {
+        let kind = rules::known_kind(command.kind(), rules);
+        let flags = match self.instrument_ids.get(command.instrument()) {
             Some(at) if rules::concerns_instrument(command, kind) => self.flags(at),
             _ => 0,
         };
         let mut events = Emitter::new(out, command, self.last_seq, flags);
         events.emit(&Event {
             reason,
-            side: command.side,
-            ord_type: command.ord_type,
-            tif: command.tif,
-            order_id: command.order_id,
-            contra_id: command.account,
-            price: command.price,
-            qty: command.qty,
+            side: command.side(),
+            ord_type: command.ord_type(),
+            tif: command.tif(),
+            order_id: command.order_id(),
+            contra_id: command.account(),
+            price: command.price(),
+            qty: command.qty(),
             ..Event::of(EventKind::Rejected)
         });
         events.finish();
@@ -303,10 +305,18 @@ impl Market {
 /// Who has sent a command.
 #[derive(Clone, Copy)]
 pub(crate) struct Sender {
-    /// The place of its session, if there is such a session.
-    pub(crate) session: Option<u32>,
+    /// The place of its session; NIL if there is no such session.
+    session: u32,
     /// Whether the session had not used the command's reference, or a higher one.
     pub(crate) is_fresh: bool,
+}
+
+impl Sender {
+    /// The place of its session, if there is such a session.
+    #[inline(always)]
+    pub(crate) fn session(self) -> Option<u32> {
+        (self.session != NIL).then_some(self.session)
+    }
 }
 
 #[inline]

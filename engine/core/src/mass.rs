@@ -6,7 +6,7 @@ use crate::market::{Market, Sender, refuse, require};
 use crate::matching::canceled;
 use crate::rules;
 use crate::slab::Node;
-use crate::wire::{Command, Emitter, Event};
+use crate::wire::{Emitter, Event, Events, Record};
 
 /// What one command removes: as many as it may, and how many more there are.
 #[derive(Default)]
@@ -55,15 +55,15 @@ impl Market {
     /// MASS_CANCEL.
     pub(crate) fn mass_cancel(
         &mut self,
-        command: &Command,
+        command: Record<'_>,
         sender: Sender,
-        out: &mut Vec<u8>,
+        out: &mut Events,
     ) -> Result<(), Reason> {
         let session = self.admit(command, CommandKind::MassCancel, sender)?;
         let role = self.sessions[session as usize].role;
-        let scope = Scope::from_number(command.aux).ok_or(Reason::BadField)?;
-        let wanted = self.wanted(scope, session, command.account, command.side);
-        let (found, flags) = if command.flags & EVERY_INSTRUMENT != 0 {
+        let scope = Scope::from_number(command.aux()).ok_or(Reason::BadField)?;
+        let wanted = self.wanted(scope, session, command.account(), command.side());
+        let (found, flags) = if command.flags() & EVERY_INSTRUMENT != 0 {
             let mode = match role {
                 Role::Shadow => Mode::Shadow,
                 _ => Mode::Live,
@@ -87,11 +87,11 @@ impl Market {
     /// DISCONNECTED: what a session that is gone has left open, where it is live.
     pub(crate) fn disconnected(
         &mut self,
-        command: &Command,
+        command: Record<'_>,
         sender: Sender,
-        out: &mut Vec<u8>,
+        out: &mut Events,
     ) -> Result<(), Reason> {
-        let session = sender.session.ok_or(Reason::NotPermitted)?;
+        let session = sender.session().ok_or(Reason::NotPermitted)?;
         let wanted = self.wanted(Scope::Session, session, 0, 0);
         let found = self.find_in(Mode::Live, &wanted);
         let mut events = Emitter::new(out, command, self.last_seq, 0);
@@ -102,7 +102,7 @@ impl Market {
     }
 
     /// TIME: what is due expires, in instruments that are not closed.
-    pub(crate) fn time(&mut self, command: &Command, out: &mut Vec<u8>) {
+    pub(crate) fn time(&mut self, command: Record<'_>, out: &mut Events) {
         let now_s = self.now_s();
         let mut found = Found::default();
         for &at in &self.ascending {
@@ -182,9 +182,9 @@ impl Market {
     /// CLEAR: a book that is not live begins again, without orders, and as if it had never traded.
     pub(crate) fn clear(
         &mut self,
-        command: &Command,
+        command: Record<'_>,
         at: u32,
-        out: &mut Vec<u8>,
+        out: &mut Events,
     ) -> Result<(), Reason> {
         let instrument = &mut self.instruments[at as usize];
         require(instrument.mode != Mode::Live, Reason::InstrumentLive)?;
@@ -203,10 +203,10 @@ impl Market {
     }
 }
 
-fn mass_canceled(command: &Command, found: &Found) -> Event {
+fn mass_canceled(command: Record<'_>, found: &Found) -> Event {
     Event {
-        side: command.side,
-        contra_id: command.account,
+        side: command.side(),
+        contra_id: command.account(),
         qty: found.nodes.len() as u64,
         leaves: found.left,
         ..Event::of(EventKind::MassCanceled)

@@ -138,10 +138,17 @@ impl Market {
     }
 
     /// Triggered stops execute one after the other, in the order in which they were set off:
-    /// whatever each of them sets off in turn comes after those that wait already.
+    /// whatever each of them sets off in turn comes after those that wait already. One of a killed
+    /// account is canceled instead.
     #[inline(never)]
     fn work_off(&mut self, at: u32, mut triggered: VecDeque<Taker>, events: &mut Emitter<'_>) {
         while let Some(mut stop) = triggered.pop_front() {
+            let account = self.accounts.get(stop.node.account);
+            if account.is_some_and(|account| account.killed) {
+                events.emit(&stop.canceled(Reason::AccountKilled));
+                self.discard(&stop);
+                continue;
+            }
             events.emit(&Event {
                 qty: stop.node.leaves,
                 leaves: stop.node.leaves,
@@ -195,10 +202,7 @@ impl Market {
         if taker.node.leaves > 0 {
             events.emit(&taker.canceled(Reason::Unfilled));
         }
-        if taker.place != NIL {
-            self.order_ids.remove(taker.node.order_id);
-            self.nodes.release(taker.place);
-        }
+        self.discard(taker);
         fills
     }
 
@@ -356,6 +360,15 @@ impl Market {
         }
     }
 
+    /// No node is kept for an order any more.
+    #[inline(always)]
+    fn discard(&mut self, order: &Taker) {
+        if order.place != NIL {
+            self.order_ids.remove(order.node.order_id);
+            self.nodes.release(order.place);
+        }
+    }
+
     /// The node that is kept for an order goes under another id.
     #[inline(always)]
     pub(crate) fn rename(&mut self, at: u32, order_id: u64, new_id: u64) {
@@ -371,6 +384,26 @@ impl Market {
         self.leave(at);
         self.order_ids.remove(self.nodes.get(at).order_id);
         self.nodes.release(at);
+    }
+
+    /// An open order that rests and has no extra is open no more; accounts may be counted.
+    #[inline(always)]
+    pub(crate) fn close_plain(&mut self, at: u32) {
+        let &Node {
+            order_id,
+            account,
+            leaves,
+            book,
+            session,
+            side,
+            ..
+        } = self.nodes.get(at);
+        self.sessions[session as usize].open -= 1;
+        let book = &mut self.instruments[book as usize].book;
+        book.leave_plain(&mut self.nodes, at, side, leaves);
+        self.order_ids.remove(order_id);
+        self.accounts.lost(account, leaves, true);
+        self.nodes.release_plain(at);
     }
 
     #[inline(always)]

@@ -140,6 +140,10 @@ impl Market {
             last = Some((side, order.price));
             self.restore_order(at, &order, side)?;
         }
+        let icebergs = self.instruments[at as usize].book.icebergs();
+        require(icebergs <= limits::ICEBERGS_PER_BOOK_MAX, || {
+            format!("instrument {number} has too many icebergs")
+        })?;
         Ok(())
     }
 

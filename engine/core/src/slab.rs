@@ -143,21 +143,28 @@ impl Nodes {
     /// Adds an open order. The market never holds more than OPEN_ORDERS_MAX, which 32 bits count.
     #[inline]
     pub fn add(&mut self, node: &Node, extra: &Extra) -> u32 {
-        self.open += 1;
-        let at = match self.free {
-            Some(at) => {
-                let slot = &mut self.nodes[at as usize];
-                self.free = (slot.next != NIL).then_some(slot.next);
-                *slot = *node;
-                at
-            }
-            None => {
-                self.nodes.push(*node);
-                (self.nodes.len() - 1) as u32
-            }
-        };
+        let at = self.add_plain(*node);
         self.join(at, NIL, extra);
         at
+    }
+
+    /// Adds an open order that has no extra.
+    #[inline(always)]
+    pub fn add_plain(&mut self, node: Node) -> u32 {
+        self.open += 1;
+        if let Some(at) = self.free {
+            let slot = &mut self.nodes[at as usize];
+            self.free = (slot.next != NIL).then_some(slot.next);
+            *slot = node;
+            return at;
+        }
+        self.push(node)
+    }
+
+    #[inline(never)]
+    fn push(&mut self, node: Node) -> u32 {
+        self.nodes.push(node);
+        (self.nodes.len() - 1) as u32
     }
 
     /// Puts an order into the place of another one, which is in no queue and no index.
@@ -199,13 +206,20 @@ impl Nodes {
     /// Gives up a node that no queue and no index holds any more.
     #[inline]
     pub fn release(&mut self, at: u32) {
+        let extra = self.get(at).extra;
+        if extra != NIL {
+            self.free_extras.push(extra);
+        }
+        self.release_plain(at);
+    }
+
+    /// Gives up a node that has no extra.
+    #[inline(always)]
+    pub fn release_plain(&mut self, at: u32) {
         let next = self.free.unwrap_or(NIL);
         let node = &mut self.nodes[at as usize];
         node.ord_type = 0;
         node.next = next;
-        if node.extra != NIL {
-            self.free_extras.push(node.extra);
-        }
         self.free = Some(at);
         self.open -= 1;
     }

@@ -105,7 +105,7 @@ impl Market {
     }
 
     fn book(&self, instrument: u32) -> Option<&Book> {
-        let at = self.instrument_ids.get(instrument.into())?;
+        let at = self.instrument_ids.get(instrument)?;
         Some(&self.instruments[at as usize].book)
     }
 

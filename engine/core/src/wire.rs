@@ -11,7 +11,7 @@ pub const STATE_BYTES: usize = 72;
 
 const EVENT_FLAGS_AT: usize = 6;
 
-/// A decoded command; codes are still numbers, since anybody may have written them.
+/// A command by its fields, for whoever writes some. Codes are numbers, so that any can be written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct Command {
@@ -33,29 +33,7 @@ pub struct Command {
 }
 
 impl Command {
-    /// Every 64 bytes are a command, if perhaps one that is going to be rejected.
-    #[inline]
-    pub fn read(bytes: &[u8; COMMAND_BYTES]) -> Self {
-        Self {
-            kind: bytes[0],
-            side: bytes[1],
-            ord_type: bytes[2],
-            tif: bytes[3],
-            flags: bytes[4],
-            stp: bytes[5],
-            session: u16::from_le_bytes(part(bytes, 6)),
-            instrument: u32::from_le_bytes(part(bytes, 8)),
-            epoch: u32::from_le_bytes(part(bytes, 12)),
-            reference: u64::from_le_bytes(part(bytes, 16)),
-            account: u64::from_le_bytes(part(bytes, 24)),
-            order_id: u64::from_le_bytes(part(bytes, 32)),
-            price: i64::from_le_bytes(part(bytes, 40)),
-            qty: u64::from_le_bytes(part(bytes, 48)),
-            aux: u64::from_le_bytes(part(bytes, 56)),
-        }
-    }
-
-    /// The inverse of `read`.
+    /// Its 64 bytes.
     pub fn bytes(&self) -> [u8; COMMAND_BYTES] {
         let mut bytes = [0; COMMAND_BYTES];
         bytes[..6].copy_from_slice(&[
@@ -77,22 +55,44 @@ impl Command {
         bytes[56..].copy_from_slice(&self.aux.to_le_bytes());
         bytes
     }
+}
+
+/// A received command, read where it lies: a copy of all its fields would cost more than all that
+/// is done with most of them. Every 64 bytes are one, if perhaps one that is going to be rejected.
+#[derive(Clone, Copy)]
+pub(crate) struct Record<'a>(pub &'a [u8; COMMAND_BYTES]);
+
+macro_rules! fields {
+    ($($name:ident: $type:ty = $at:literal),+ $(,)?) => {
+        $(#[inline(always)]
+        pub fn $name(self) -> $type {
+            <$type>::from_le_bytes(part(self.0, $at))
+        })+
+    };
+}
+
+impl Record<'_> {
+    fields! {
+        kind: u8 = 0, side: u8 = 1, ord_type: u8 = 2, tif: u8 = 3, flags: u8 = 4, stp: u8 = 5,
+        session: u16 = 6, instrument: u32 = 8, epoch: u32 = 12, reference: u64 = 16,
+        account: u64 = 24, order_id: u64 = 32, price: i64 = 40, qty: u64 = 48, aux: u64 = 56,
+    }
+
+    /// Side, type, time in force, flags and mode of self-trade prevention in one number: 0 where
+    /// none is given.
+    #[inline(always)]
+    pub fn codes(self) -> u64 {
+        u64::from_le_bytes(part(self.0, 0)) >> 8 & 0xFF_FFFF_FFFF
+    }
 
     /// INSTRUMENT: the name, padded with zeros.
-    pub fn name_16(&self) -> [u8; 16] {
-        let mut name = [0; 16];
-        name[..8].copy_from_slice(&self.account.to_le_bytes());
-        name[8..].copy_from_slice(&self.order_id.to_le_bytes());
-        name
+    pub fn name_16(self) -> [u8; 16] {
+        part(self.0, 24)
     }
 
     /// SESSION: the name, padded with zeros.
-    pub fn name_32(&self) -> [u8; 32] {
-        let mut name = [0; 32];
-        name[..16].copy_from_slice(&self.name_16());
-        name[16..24].copy_from_slice(&self.price.to_le_bytes());
-        name[24..].copy_from_slice(&self.qty.to_le_bytes());
-        name
+    pub fn name_32(self) -> [u8; 32] {
+        part(self.0, 24)
     }
 }
 
@@ -132,9 +132,50 @@ impl Event {
     }
 }
 
+/// Events for which room is made at once: some, so that what is cleared for them is still in the
+/// first cache when they are written.
+const ROOM_EVENTS: usize = 24;
+
+/// The events of a batch. Room is made for some at once, so that each is written where it stays.
+pub(crate) struct Events {
+    bytes: Vec<u8>,
+    used: usize,
+}
+
+impl Events {
+    /// For those of so many commands, after what is there already.
+    pub fn after(mut bytes: Vec<u8>, commands: usize) -> Self {
+        bytes.reserve(commands * EVENT_BYTES);
+        let used = bytes.len();
+        Self { bytes, used }
+    }
+
+    #[inline(always)]
+    fn next(&mut self) -> &mut [u8; EVENT_BYTES] {
+        let at = self.used;
+        if self.bytes.len() < at + EVENT_BYTES {
+            self.grow();
+        }
+        self.used = at + EVENT_BYTES;
+        let (_, free) = self.bytes.split_at_mut(at);
+        free.first_chunk_mut().expect("it has grown")
+    }
+
+    #[inline(never)]
+    fn grow(&mut self) {
+        self.bytes.resize(self.used + ROOM_EVENTS * EVENT_BYTES, 0);
+    }
+
+    /// All of them.
+    pub fn into_bytes(mut self) -> Vec<u8> {
+        self.bytes.truncate(self.used);
+        self.bytes
+    }
+}
+
 /// Numbers the events of one command and appends them to the batch's.
-pub struct Emitter<'a> {
-    out: &'a mut Vec<u8>,
+pub(crate) struct Emitter<'a> {
+    out: &'a mut Events,
     seq: u64,
     reference: u64,
     instrument: u32,
@@ -144,13 +185,13 @@ pub struct Emitter<'a> {
 
 impl<'a> Emitter<'a> {
     /// For the events of one command.
-    #[inline]
-    pub fn new(out: &'a mut Vec<u8>, command: &Command, seq: u64, flags: u8) -> Self {
+    #[inline(always)]
+    pub fn new(out: &'a mut Events, command: Record<'_>, seq: u64, flags: u8) -> Self {
         Self {
             out,
             seq,
-            reference: command.reference,
-            instrument: command.instrument,
+            reference: command.reference(),
+            instrument: command.instrument(),
             flags,
             sub: 0,
         }
@@ -165,15 +206,16 @@ impl<'a> Emitter<'a> {
     }
 
     /// Appends one event.
-    #[inline]
+    #[inline(always)]
     pub fn emit(&mut self, event: &Event) {
-        let mut bytes = [0; EVENT_BYTES];
+        let bytes = self.out.next();
         bytes[0] = event.kind as u8;
         bytes[1] = event.side;
         bytes[2] = event.ord_type;
         bytes[3] = event.tif;
         bytes[4..6].copy_from_slice(&(event.reason as u16).to_le_bytes());
         bytes[EVENT_FLAGS_AT] = self.flags;
+        bytes[7] = 0;
         bytes[8..12].copy_from_slice(&self.instrument.to_le_bytes());
         bytes[12..16].copy_from_slice(&self.sub.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.seq.to_le_bytes());
@@ -184,15 +226,21 @@ impl<'a> Emitter<'a> {
         bytes[56..64].copy_from_slice(&event.qty.to_le_bytes());
         bytes[64..72].copy_from_slice(&event.leaves.to_le_bytes());
         bytes[72..].copy_from_slice(&event.contra_leaves.to_le_bytes());
-        self.out.extend_from_slice(&bytes);
         self.sub += 1;
+    }
+
+    /// Appends a command's only event.
+    #[inline(always)]
+    pub fn emit_only(mut self, event: &Event) {
+        self.flags |= crate::codes::FLAG_LAST;
+        self.emit(event);
     }
 
     /// Marks the event appended last as its command's last.
     #[inline]
     pub fn finish(self) {
-        let at = self.out.len() - EVENT_BYTES + EVENT_FLAGS_AT;
-        self.out[at] |= crate::codes::FLAG_LAST;
+        let at = self.out.used - EVENT_BYTES + EVENT_FLAGS_AT;
+        self.out.bytes[at] |= crate::codes::FLAG_LAST;
     }
 }
 
@@ -256,7 +304,7 @@ impl OrderState {
 }
 
 /// `N` bytes of a record, at an offset that lies within it.
-#[inline]
+#[inline(always)]
 pub fn part<const N: usize, const SIZE: usize>(bytes: &[u8; SIZE], at: usize) -> [u8; N] {
     let mut out = [0; N];
     out.copy_from_slice(&bytes[at..at + N]);
@@ -280,11 +328,35 @@ mod tests {
 
     #[test]
     fn a_command_reads_back_as_written() {
-        let mut bytes = [0; COMMAND_BYTES];
-        for (at, byte) in bytes.iter_mut().enumerate() {
-            *byte = at as u8 + 1;
-        }
-        assert_eq!(Command::read(&bytes).bytes(), bytes);
+        let command = Command {
+            kind: 1,
+            side: 2,
+            ord_type: 3,
+            tif: 4,
+            flags: 5,
+            stp: 6,
+            session: 0x0807,
+            instrument: 9,
+            epoch: 10,
+            reference: 11,
+            account: 0x2041,
+            order_id: 0x42,
+            price: -14,
+            qty: u64::MAX,
+            aux: 16,
+        };
+        let bytes = command.bytes();
+        let read = Record(&bytes);
+        let codes = [read.kind(), read.side(), read.ord_type(), read.tif()];
+        assert_eq!(codes, [1, 2, 3, 4]);
+        assert_eq!((read.flags(), read.stp(), read.session()), (5, 6, 0x0807));
+        assert_eq!(read.codes(), 0x06_05_04_03_02);
+        assert_eq!((read.instrument(), read.epoch()), (9, 10));
+        assert_eq!((read.reference(), read.account()), (11, 0x2041));
+        assert_eq!((read.order_id(), read.price()), (0x42, -14));
+        assert_eq!((read.qty(), read.aux()), (u64::MAX, 16));
+        assert_eq!(read.name_16(), *b"\x41\x20\0\0\0\0\0\0\x42\0\0\0\0\0\0\0");
+        assert_eq!(read.name_32()[16..24], (-14_i64).to_le_bytes());
     }
 
     #[test]

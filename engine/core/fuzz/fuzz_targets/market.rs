@@ -148,6 +148,7 @@ fuzz_target!(|data: &[u8]| {
             stops_per_book: 3,
             accounts: 2,
             mass_cancel: 3,
+            icebergs_per_book: 2,
         });
     }
     let mut out = Vec::new();
@@ -159,7 +160,7 @@ fuzz_target!(|data: &[u8]| {
         let gap = steps.byte();
         batch.extend(steps.command());
         sent += 1;
-        if gap % 4 == 0 || steps.left.is_empty() {
+        if gap.is_multiple_of(4) || steps.left.is_empty() {
             ts_ns += u64::from(gap) * 20_000_000;
             let rules = 1 + u16::from(gap != 252);
             market

@@ -63,6 +63,7 @@ impl Market {
         open_orders_max = limits::OPEN_ORDERS_MAX,
         levels_per_side_max = limits::LEVELS_PER_SIDE_MAX,
         stops_per_book_max = limits::STOPS_PER_BOOK_MAX,
+        icebergs_per_book_max = limits::ICEBERGS_PER_BOOK_MAX,
         accounts_max = limits::ACCOUNTS_MAX,
         mass_cancel_max = limits::MASS_CANCEL_MAX,
     ))]
@@ -71,6 +72,7 @@ impl Market {
         open_orders_max: u32,
         levels_per_side_max: u32,
         stops_per_book_max: u32,
+        icebergs_per_book_max: u32,
         accounts_max: u32,
         mass_cancel_max: u32,
     ) -> Self {
@@ -79,6 +81,7 @@ impl Market {
             open_orders: open_orders_max,
             levels_per_side: levels_per_side_max,
             stops_per_book: stops_per_book_max,
+            icebergs_per_book: icebergs_per_book_max,
             accounts: accounts_max,
             mass_cancel: mass_cancel_max,
         }))
@@ -253,6 +256,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
         ("MASS_CANCEL_MAX", limits::MASS_CANCEL_MAX),
         ("ACCOUNTS_MAX", limits::ACCOUNTS_MAX),
         ("ICEBERG_PARTS_MAX", limits::ICEBERG_PARTS_MAX),
+        ("ICEBERGS_PER_BOOK_MAX", limits::ICEBERGS_PER_BOOK_MAX),
         ("DAY_S", limits::DAY_S),
     ] {
         module.add(name, bound)?;

@@ -1,0 +1,74 @@
+"""What clients can't use up: file descriptors, and the time of everybody else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from engine_harness import (
+    Raw,
+    engine_process,
+    open_market,
+    raw,
+    run,
+    service,
+    started,
+    until,
+)
+from market_driver import new
+
+from engine import limits
+from engine.protocol import RejectCode
+
+LIMITED = """
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))
+"""
+NEEDED = 2 * limits.CONNECTIONS_MAX + limits.FILES_RESERVE
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_refused_connections_are_told_so_and_do_not_pile_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "CONNECTIONS_MAX", 2)
+    monkeypatch.setattr(limits, "CLOSE_GRACE_S", 60.0)
+
+    async def story() -> None:
+        async with service(tmp_path) as port:
+            await open_market(port)
+            async with started(port) as trader, raw(port) as silent:
+                await silent.login("silent")
+                before = open_files()
+                many = [await Raw.connect(port) for _ in range(200)]
+                # The other ends stay open; the engine's own are gone.
+                await until(lambda: open_files() <= before + len(many), "refused ones are closed")
+                for one in many:
+                    payload = await one.rejected()
+                    assert payload.code == RejectCode.FULL
+                (answer,) = await trader.send([new(1)], timeout_s=20.0)
+                assert answer.events[0].reason == 0
+
+    run(story())
+
+
+def test_the_soft_limit_of_open_files_is_raised_to_the_hard_one(tmp_path: Path) -> None:
+    before = LIMITED.format(soft=NEEDED - 1, hard=NEEDED)
+    with engine_process(tmp_path, before=before) as engine:
+        limits_of_it = Path(f"/proc/{engine.process.pid}/limits").read_text()
+        (line,) = (line for line in limits_of_it.splitlines() if line.startswith("Max open files"))
+        assert line.split()[3:5] == [str(NEEDED), str(NEEDED)]
+        assert engine.terminate() == (0, "")
+
+
+def test_an_engine_that_may_open_too_few_files_does_not_start(tmp_path: Path) -> None:
+    before = LIMITED.format(soft=256, hard=NEEDED - 1)
+    with engine_process(tmp_path, before=before) as engine:
+        code, told = engine.end()
+    assert code != 0
+    assert told.startswith("ListenFailed")
+    assert f"may open {NEEDED - 1} files and needs {NEEDED}" in told
+    assert f"ulimit -n {NEEDED}" in told
