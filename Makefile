@@ -4,6 +4,7 @@
 
 PYTHON ?= python3
 ARGS ?=
+SECONDS ?= 60
 
 BIN := .venv/bin
 VENV_READY := .venv/.made
@@ -12,7 +13,7 @@ INSTALLED := .venv/.installed$(if $(CARGO),-with-core)
 CORE := engine/core/Cargo.toml
 CORE_FILES := $(wildcard engine/core/*.toml engine/core/*/*.toml engine/core/src/*.rs engine/core/*/src/*.rs)
 
-.PHONY: help demo test check bench
+.PHONY: help demo test check bench fuzz
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -33,9 +34,13 @@ ifeq ($(CARGO),)
 	@echo "check: cargo is not installed, so the Rust core was not checked"
 else
 	cargo fmt --manifest-path $(CORE) --all --check
+	cargo fmt --manifest-path engine/core/fuzz/Cargo.toml --check
 	PYO3_PYTHON=$(CURDIR)/$(BIN)/python cargo clippy --quiet --manifest-path $(CORE) --workspace --all-targets -- -D warnings
 	cargo test --quiet --manifest-path $(CORE)
 endif
+
+fuzz: $(INSTALLED) ## look for bytes that do harm, for SECONDS=60 seconds
+	@$(BIN)/python tests/engine/fuzzing.py --seconds $(SECONDS) $(ARGS)
 
 bench: $(INSTALLED) ## measure the parts on this machine, and put the figures into docs/performance.md
 	@$(BIN)/railswitch bench core engine recovery --rate 1000000 --seconds 60 --ladder \

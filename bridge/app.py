@@ -94,6 +94,7 @@ def engine_settings(config: Config) -> EngineSettings:
         shard=config.engine.shard,
         keys=tuple(EngineKey(role=role, key=key) for role, key in keys.items()),
         market_data=_market_data(config),
+        plain_orders=config.engine.orders == "plain",
     )
 
 

@@ -67,6 +67,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     listen: str = "127.0.0.1:8320"  # or unix:/path/of/a/socket
     implementation: str = ""  # "python", "rust"; "": RAILSWITCH_ENGINE, else rust
     shard: int = 1
+    orders: str = "plain"  # those that the monolith's tables can show; or "all"
     tls: EngineTls = EngineTls()
     keys: tuple[
         EngineKey, ...

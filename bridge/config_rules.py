@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bridge.config import Config
 
 IMPLEMENTATIONS = ("", "python", "rust")
+ENGINE_ORDERS = ("plain", "all")
 ROLES = ("trade", "shadow", "admin", "read-only")
 KEY_CHARACTERS_MIN = 16
 UNIX_PATH_BYTES_MAX = 107  # the kernel's
@@ -85,6 +86,8 @@ def _engine(config: Config) -> Iterator[str]:
         yield f'`engine.implementation`: "{config.engine.implementation}" is not "python" or "rust"'
     if not 1 <= config.engine.shard < 2**16:
         yield "`engine.shard`: must be from 1 to 65535"
+    if config.engine.orders not in ENGINE_ORDERS:
+        yield f'`engine.orders`: "{config.engine.orders}" is not "plain" or "all"'
     yield from _engine_tls(config)
     roles = [key.role for key in config.engine.keys]
     for n, key in enumerate(config.engine.keys):

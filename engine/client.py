@@ -91,6 +91,8 @@ class EngineClient:
         self._unanswered = Unanswered()
         self._outbox: list[bytes] = []
         self._queries: dict[int, asyncio.Future[Reply]] = {}
+        self._open_queries = 0  # of this connection, those given up too
+        self._may_ask = asyncio.Event()
         self._query_id = 0
         self._followers: set[Follower] = set()
 
@@ -268,6 +270,8 @@ class EngineClient:
             self.head_seq = max(self.head_seq, self._unanswered.newest_seq)
             self._has_room.set()
         elif kind == MessageType.REPLY:
+            self._open_queries -= 1
+            self._may_ask.set()
             reply = unpacked(payload, Reply)
             waiting = self._queries.pop(reply.id, None)
             if waiting is not None and not waiting.done():
@@ -282,6 +286,9 @@ class EngineClient:
                 while True:
                     self._check_usable()
                     await self._connected.wait()
+                    while self._open_queries >= limits.QUERIES_OPEN_MAX:
+                        self._may_ask.clear()
+                        await self._may_ask.wait()
                     reply = await self._ask_once(what, about)
                     if reply is not None:
                         break
@@ -300,6 +307,7 @@ class EngineClient:
         query = Query(id=self._query_id, what=what, **about)
         waiting: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._queries[query.id] = waiting
+        self._open_queries += 1
         self._link.write(packed(MessageType.QUERY, query))
         try:
             return await waiting
@@ -338,6 +346,8 @@ class EngineClient:
         self._link = None
         self._connected.clear()
         self._outbox.clear()
+        self._open_queries = 0
+        self._may_ask.set()
         for waiting in self._queries.values():
             if not waiting.done():
                 waiting.set_exception(EngineUnavailable(str(error)))

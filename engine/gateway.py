@@ -15,6 +15,7 @@ import numpy as np
 from engine import limits
 from engine.errors import BadMessage
 from engine.outcomes import Outcome
+from engine.plain_orders import first_that_is_not_plain
 from engine.protocol import (
     SUBSCRIBE,
     Accepted,
@@ -72,6 +73,7 @@ class Connection(asyncio.Protocol):
         self.session = 0
         self.is_observer = False
         self.cancel_on_disconnect = False  # asked for by the login
+        self.plain_orders_only = False  # set before it is accepted
         self.is_closing = False
         self.peer = "?"
         self._desk = desk
@@ -280,8 +282,13 @@ class Connection(asyncio.Protocol):
             raise BadMessage(f"{len(payload)} bytes of commands: each is {COMMAND_BYTES}")
         kinds = np.frombuffer(payload, np.uint8)[::COMMAND_BYTES].tobytes()
         if len(kinds.translate(None, _GATEWAY_KINDS)) < len(kinds):
-            found = next(kind for kind in kinds if kind in _GATEWAY_KINDS)
-            raise BadMessage(f"commands of kind {found} are the gateway's own")
+            kind = next(kind for kind in kinds if kind in _GATEWAY_KINDS)
+            raise BadMessage(f"commands of kind {kind} are the gateway's own")
+        if self.plain_orders_only and (found := first_that_is_not_plain(payload)):
+            raise BadMessage(
+                f"{found}. This engine takes plain orders only (market and limit, GTC and IOC), "
+                f'because a monolith follows it; for all others set `engine.orders = "all"`'
+            )
         return payload
 
     def _pass_on(self, commands: list[memoryview]) -> None:

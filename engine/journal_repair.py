@@ -229,9 +229,7 @@ def _fill(
     return changed
 
 
-def _segments(
-    shard: int, start: Link, chain: list[FramePlace], starts: set[int]
-) -> list[_Segment]:
+def _segments(shard: int, start: Link, chain: list[FramePlace], starts: set[int]) -> list[_Segment]:
     segments = [_Segment(segment_path(Path(), start.next_seq).name, shard, start, [])]
     for place in chain:
         if place.header.first_seq in starts and segments[-1].frames:

@@ -54,10 +54,8 @@ class Outcomes:
         commands = commands[np.unique(commands["ref"], return_index=True)[1]]
         refs = commands["ref"]
         found: list[Rows] = []
-        for outcome in self._ring.since(int(refs[0])):
+        for outcome in self._held_of(refs):
             events = np.frombuffer(outcome.events, EVENT_DTYPE)
-            if events["ref"][0] > refs[-1]:
-                break
             wanted = _of_the_same(commands, events[np.isin(events["ref"], refs)])
             if len(wanted):
                 found.append(wanted["ref"])
@@ -66,6 +64,15 @@ class Outcomes:
         lost = commands[~np.isin(commands["ref"], known)]
         if len(lost):
             yield Outcome(0, 0, self._rejects(lost).tobytes())
+
+    def _held_of(self, refs: Rows) -> Iterator[Outcome]:
+        """Each once, with what lies between two that are asked for left alone: that may be much."""
+        before: Outcome | None = None
+        for ref in refs.tolist():
+            outcome = self._ring.at(ref)
+            if outcome is not None and outcome is not before:
+                yield outcome
+                before = outcome
 
     def _rejects(self, commands: Rows) -> Rows:
         events = np.zeros(len(commands), EVENT_DTYPE)

@@ -27,6 +27,8 @@ class Ring(Generic[T]):
     >>> ring.append(5, 9, "b", size=100)
     >>> list(ring.since(4)), list(ring.since(5)), ring.covers(1), ring.covers(0)
     (['a', 'b'], ['b'], True, False)
+    >>> ring.at(4), ring.at(5), ring.at(10)
+    ('a', 'b', None)
     """
 
     def __init__(self, *, bytes_max: int, evicted_through: int = 0) -> None:
@@ -49,6 +51,12 @@ class Ring(Generic[T]):
         held = self._held
         for at in range(bisect_left(held, key, key=lambda each: each.last_key), len(held)):
             yield held[at].item
+
+    def at(self, key: int) -> T | None:
+        """The item that stands for `key`, if it is held."""
+        held = self._held
+        at = bisect_left(held, key, key=lambda each: each.last_key)
+        return held[at].item if at < len(held) and held[at].first_key <= key else None
 
     def covers(self, key: int) -> bool:
         """Whether everything from `key` on that was ever added is still held."""

@@ -44,6 +44,7 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     unix_path: Path | None = None  # of a socket file, next to TCP or instead of it
     tls: TlsSettings | None = None  # of TCP; the socket file is guarded by who may open it
     market_data: FeedSettings | None = None  # None: none is published
+    plain_orders: bool = False  # of role TRADE only what a monolith's tables can show is taken
 
 
 async def serve(
@@ -250,6 +251,7 @@ class Service:
     def _accept(self, connection: Connection, session: int) -> None:
         if self._is_owner(connection):
             role = self.shard.sequencer.sessions[connection.name].role
+            connection.plain_orders_only = self._settings.plain_orders and role == Role.TRADE
             connection.accept(self._accepted(session, role))
 
     def _is_owner(self, connection: Connection) -> bool:

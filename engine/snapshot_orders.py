@@ -45,7 +45,7 @@ def check_book(orders: tuple[OrderState, ...], what: str) -> None:
         require(order.ord_type == OrderType.LIMIT, f"{which} rests and is no limit order")
         lasting = (TimeInForce.DAY, TimeInForce.GTC, TimeInForce.GTD)
         require(order.tif in lasting, f"{which}: its time in force")
-        known = OrderFlag.POST_ONLY | OrderFlag.DISPLAY
+        known = int(OrderFlag.POST_ONLY | OrderFlag.DISPLAY)  # its complement has all other bits
         require(order.flags & ~known == 0, f"{which}: its flags")
         require(order.stop_price_ticks == 0, f"{which} rests and has a stop price")
         require(order.price_ticks > 0, f"{which}: its price is not positive")

@@ -80,6 +80,7 @@ def test_what_can_not_be_used_is_refused_by_its_key(old: str, new: str, says: st
         ('[proxy]\nlisten = "8300"', "`proxy.listen`: '8300' is not host:port"),
         ("[proxy]\nworkers = 0", "`proxy.workers`: at least 1"),
         ('[engine]\nimplementation = "go"', 'is not "python" or "rust"'),
+        ('[engine]\norders = "some"', '`engine.orders`: "some" is not "plain" or "all"'),
         ('[[engine.keys]]\nrole = "root"\nkey = "0123456789abcdef"', '"root" is not one of trade'),
         ("[gate]\ncoverage_min = 1.5", "`gate.coverage_min`"),
         ("[gate]\noperations_min = 0", "no data never passes"),

@@ -83,3 +83,13 @@ def free_port() -> int:
         one.bind(("127.0.0.1", 0))
         port: int = one.getsockname()[1]
     return port
+
+
+@pytest.mark.parametrize(
+    ("line", "is_plain"), [("", True), ('orders = "plain"', True), ('orders = "all"', False)]
+)
+def test_only_plain_orders_are_taken_unless_the_file_says_otherwise(
+    tmp_path: Path, line: str, is_plain: bool
+) -> None:
+    made = written(tmp_path, "127.0.0.1:0", line)
+    assert app.engine_settings(made).plain_orders is is_plain

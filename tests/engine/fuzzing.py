@@ -126,9 +126,9 @@ def _summary(name: str, log: Path, corpus: Path, *, failed: bool) -> Fuzzed:
     return Fuzzed(name, int([0, *runs][-1]), int([0, *edges][-1]), kept, failed, log)
 
 
-def _shares(seconds: int) -> Iterator[tuple[str, str, int]]:
+def _shares(seconds: int, languages: list[str]) -> Iterator[tuple[str, str, int]]:
     both = {"rust": RUST, "python": PYTHON}
-    here = {language: shares for language, shares in both.items() if not unavailable(language)}
+    here = {each: both[each] for each in languages if not unavailable(each)}
     total = sum(sum(shares.values()) for shares in here.values())
     for language, shares in here.items():
         for target, share in shares.items():
@@ -150,13 +150,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=int, default=60, help="together")
     parser.add_argument("--directory", type=Path, default=CORE / "target" / "fuzz-runs")
+    parser.add_argument("--only", choices=("rust", "python"))
     arguments = parser.parse_args()
-    for language in ("rust", "python"):
+    languages = [arguments.only] if arguments.only else ["rust", "python"]
+    for language in languages:
         if why := unavailable(language):
             print(f"the {language} side is not fuzzed: {why}")
     print(f"{'':<24}{'runs':>14}{'edges':>9}{'inputs':>9}", flush=True)
     failed = False
-    for language, target, seconds in _shares(arguments.seconds):
+    for language, target, seconds in _shares(arguments.seconds, languages):
         fuzzed = fuzz(language, target, seconds, arguments.directory)
         failed |= fuzzed.failed
         print(f"{fuzzed}  ({seconds} s)", flush=True)

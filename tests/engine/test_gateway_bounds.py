@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
+import msgspec
 import pytest
 from engine_harness import (
     Raw,
@@ -15,10 +17,12 @@ from engine_harness import (
     started,
     until,
 )
-from market_driver import new
+from market_driver import BTC, new
 
 from engine import limits
-from engine.protocol import RejectCode
+from engine.protocol import MessageType, Query, RejectCode, Reply, packed
+from engine.service import Service
+from engine.types import Role
 
 LIMITED = """
 import resource
@@ -72,3 +76,51 @@ def test_an_engine_that_may_open_too_few_files_does_not_start(tmp_path: Path) ->
     assert told.startswith("ListenFailed")
     assert f"may open {NEEDED - 1} files and needs {NEEDED}" in told
     assert f"ulimit -n {NEEDED}" in told
+
+
+def questions(count: int) -> bytes:
+    return b"".join(
+        packed(MessageType.QUERY, Query(id=n, what="status")) for n in range(1, count + 1)
+    )
+
+
+def test_a_few_questions_at_once_are_answered_and_one_more_ends_the_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed: list[int] = []
+    reply = Service._reply
+
+    def watched(self: Service, query: Query) -> Reply:
+        computed.append(query.id)
+        return reply(self, query)
+
+    monkeypatch.setattr(Service, "_reply", watched)
+
+    async def story() -> None:
+        async with service(tmp_path) as port, raw(port) as one:
+            await one.login("asker", Role.READ_ONLY, observe=True)
+            for _ in range(3):
+                await one.send(questions(limits.QUERIES_OPEN_MAX))
+                for n in range(1, limits.QUERIES_OPEN_MAX + 1):
+                    payload = await one.expect(MessageType.REPLY)
+                    assert msgspec.msgpack.decode(payload, type=Reply).id == n
+            computed.clear()
+            await one.send(questions(5_000))
+            rejected = await one.rejected()
+            assert rejected.code == RejectCode.PROTOCOL
+            assert f"{limits.QUERIES_OPEN_MAX} questions" in rejected.reason
+            # What a connection asked that is sent away is not looked up any more.
+            assert len(computed) <= limits.QUERIES_OPEN_MAX
+
+    run(story())
+
+
+def test_a_client_that_asks_much_at_once_waits_for_its_turn(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with service(tmp_path) as port:
+            await open_market(port)
+            async with started(port) as one:
+                books = await asyncio.gather(*(one.book(BTC) for _ in range(100)))
+                assert len(books) == 100
+
+    run(story())

@@ -303,6 +303,7 @@ _DAMAGED = {
         "stop in the book": (_in_order(_FIRST, 67, b"\4"), "limit order|its type"),
         "IOC": (_in_order(_THIRD, 68, b"\3"), "time in force"),
         "flags": (_in_order(_FIRST, 69, b"\4"), "flags"),
+        "flags that no order has": (_in_order(_FIRST, 69, b"\x30"), "flags"),
         "self-trade prevention": (_in_order(_FIRST, 70, b"\5"), "self-trade"),
         "id on two instruments": (_in_order(_FIRST, 0, b"\x08"), "one id|the id 8"),
         "id twice in a book": (_in_order(_FIRST, 0, b"\5"), "one id|the id 5"),

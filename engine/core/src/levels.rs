@@ -1,17 +1,11 @@
-//! One side of a book: a sorted vector of its prices with the best at the tail, where nearly
-//! everything happens.
+//! One side of a book: its levels, each the queue of one price.
 
 use std::collections::BTreeMap;
 
 use crate::codes::Side;
 use crate::ids::NIL;
+use crate::rungs::{Rung, Rungs};
 use crate::slab::{Node, Nodes};
-
-/// Levels next to the best that a search looks at one by one before it halves the rest.
-const SCAN_LEVELS: usize = 8;
-
-/// Levels around a hint among which a search looks first.
-const NEAR_LEVELS: usize = 32;
 
 /// Ascends towards the best: the price of a bid, its complement for an ask.
 #[inline]
@@ -66,19 +60,11 @@ impl Level {
     }
 }
 
-/// A price in the order of prices. As narrow as it can be: the levels themselves stay where they are
-/// when prices come and go.
-#[derive(Clone, Copy, Debug)]
-struct Rung {
-    rank: i64,
-    place: u32,
-}
-
 /// One side.
 #[derive(Default)]
 pub struct Ladder {
     /// Ascending.
-    rungs: Vec<Rung>,
+    rungs: Rungs,
     levels: Vec<Level>,
     free: Vec<u32>,
     /// What the icebergs of a price don't show; no entry where that is nothing.
@@ -92,57 +78,10 @@ impl Ladder {
         self.rungs.len()
     }
 
-    /// Where this rank is among the rungs, or where it would go.
-    #[inline(always)]
-    fn find(&self, rank: i64) -> Result<usize, usize> {
-        let near = self.rungs.len().saturating_sub(SCAN_LEVELS);
-        if near > 0 && rank < self.rungs[near].rank {
-            return self.find_far(rank, near);
-        }
-        let mut at = self.rungs.len();
-        for other in self.rungs[near..].iter().rev() {
-            if other.rank <= rank {
-                return if other.rank == rank {
-                    Ok(at - 1)
-                } else {
-                    Err(at)
-                };
-            }
-            at -= 1;
-        }
-        Err(at)
-    }
-
-    #[inline(never)]
-    fn find_far(&self, rank: i64, near: usize) -> Result<usize, usize> {
-        let far = &self.rungs[..near];
-        let at = far.partition_point(|rung| rung.rank < rank);
-        match far.get(at) {
-            Some(rung) if rung.rank == rank => Ok(at),
-            _ => Err(at),
-        }
-    }
-
-    /// As `find`, for a rank that is probably close to this rung.
-    #[inline(never)]
-    fn find_near(&self, rank: i64, hint: u32) -> Result<usize, usize> {
-        let first = (hint as usize).saturating_sub(NEAR_LEVELS / 2);
-        let Some(window) = self.rungs.get(first..).and_then(<[Rung]>::first_chunk) else {
-            return self.find(rank);
-        };
-        let window: &[Rung; NEAR_LEVELS] = window;
-        let at = window.partition_point(|rung| rung.rank < rank);
-        match window.get(at) {
-            Some(rung) if rung.rank == rank => Ok(first + at),
-            Some(_) if at > 0 => Err(first + at),
-            _ => self.find(rank),
-        }
-    }
-
     /// Whether there is a level of this rank.
     #[inline(never)]
     pub fn has(&self, rank: i64) -> bool {
-        self.find(rank).is_ok()
+        self.rungs.find(rank).is_ok()
     }
 
     /// Best first.
@@ -154,14 +93,14 @@ impl Ladder {
     /// The best, if an order that reaches so far would trade with it.
     #[inline(always)]
     pub fn met(&mut self, reach: i64) -> Option<&mut Level> {
-        let best = self.rungs.last().filter(|best| best.rank >= reach)?;
+        let best = self.rungs.best().filter(|best| best.rank >= reach)?;
         Some(&mut self.levels[best.place as usize])
     }
 
     /// Whether an order that reaches so far would trade now.
     #[inline(always)]
     pub fn meets(&self, reach: i64) -> bool {
-        self.rungs.last().is_some_and(|best| best.rank >= reach)
+        self.rungs.best().is_some_and(|best| best.rank >= reach)
     }
 
     /// Puts a node at the end of its price's queue.
@@ -179,7 +118,7 @@ impl Ladder {
     /// Puts a node that shows so much at the end of the queue of this rank.
     #[inline(always)]
     pub fn append_shown(&mut self, nodes: &mut Nodes, at: u32, rank: i64, shown: u64) {
-        let found = self.find(rank);
+        let found = self.rungs.find(rank);
         self.append_at(nodes, at, found, rank, shown);
     }
 
@@ -195,7 +134,7 @@ impl Ladder {
     ) {
         match found {
             Ok(rung) => {
-                let place = self.rungs[rung].place;
+                let place = self.rungs.place(rung);
                 let level = &mut self.levels[place as usize];
                 let tail = std::mem::replace(&mut level.tail, at);
                 level.hint = rung as u32;
@@ -283,7 +222,7 @@ impl Ladder {
 
     #[inline(never)]
     fn drop_level(&mut self, rank: i64, hint: u32, place: u32) {
-        let found = self.find_near(rank, hint);
+        let found = self.rungs.find_near(rank, hint);
         let rung = found.expect("a level is found by its rank");
         self.rungs.remove(rung);
         self.free.push(place);
@@ -301,7 +240,7 @@ impl Ladder {
         let hint = level.hint;
         if level.count > 1 {
             self.remove_shown(nodes, at, before);
-            let found = self.find_near(to, hint);
+            let found = self.rungs.find_near(to, hint);
             return self.append_at(nodes, at, found, to, leaves);
         }
         level.hide(before);
@@ -317,25 +256,17 @@ impl Ladder {
     fn relocate_level(&mut self, nodes: &mut Nodes, at: u32, (from, to): (i64, i64), leaves: u64) {
         let place = nodes.get(at).level;
         let hint = self.levels[place as usize].hint;
-        let old = self.find_near(from, hint);
+        let old = self.rungs.find_near(from, hint);
         let old = old.expect("a level is found by its rank");
-        let new = match self.find_near(to, old as u32) {
+        let new = match self.rungs.find_near(to, old as u32) {
             Ok(rung) => {
                 self.append_at(nodes, at, Ok(rung), to, leaves);
                 self.rungs.remove(old);
                 self.free.push(place);
                 return;
             }
-            Err(new) if new > old => {
-                self.rungs.copy_within(old + 1..new, old);
-                new - 1
-            }
-            Err(new) => {
-                self.rungs.copy_within(new..old, new + 1);
-                new
-            }
+            Err(new) => self.rungs.change(old, new, Rung { rank: to, place }),
         };
-        self.rungs[new] = Rung { rank: to, place };
         self.levels[place as usize].hint = new as u32;
     }
 
@@ -343,7 +274,7 @@ impl Ladder {
     /// subtracted already, and it hides nothing.
     #[inline]
     pub fn remove_best(&mut self, nodes: &mut Nodes) -> u32 {
-        let place = self.rungs.last().expect("there is a best price").place;
+        let place = self.rungs.best().expect("there is a best price").place;
         let level = &mut self.levels[place as usize];
         let at = level.head;
         let next = nodes.get(at).next;
@@ -361,7 +292,7 @@ impl Ladder {
     /// The iceberg at the head of the best price, which shows nothing any more, shows its next part
     /// and goes to the end of the queue.
     pub fn refill_best(&mut self, nodes: &mut Nodes) {
-        let place = self.rungs.last().expect("there is a best price").place;
+        let place = self.rungs.best().expect("there is a best price").place;
         let level = &mut self.levels[place as usize];
         let (at, rank) = (level.head, level.rank);
         let leaves = nodes.get(at).leaves;
@@ -435,12 +366,9 @@ impl Ladder {
         let places = self.rungs.iter().map(|rung| rung.place);
         let mut used: Vec<u32> = self.free.iter().copied().chain(places).collect();
         used.sort_unstable();
-        let ascend = self
-            .rungs
-            .is_sorted_by(|left, right| left.rank < right.rank);
         let ranked = |rung: &Rung| self.levels[rung.place as usize].rank == rung.rank;
         let each_once = used.iter().copied().eq(0..self.levels.len() as u32);
-        if !ascend || !each_once || !self.rungs.iter().all(ranked) {
+        if !self.rungs.ascend() || !each_once || !self.rungs.iter().all(ranked) {
             return Err("the levels of a side are out of order".into());
         }
         Ok(())
@@ -465,9 +393,12 @@ mod tests {
         }
         ladder.check().unwrap();
         for price in 1..=100 {
-            assert!(ladder.find(price).is_ok());
+            assert!(ladder.has(price));
         }
-        assert_eq!((ladder.find(0), ladder.find(101)), (Err(0), Err(100)));
+        assert_eq!(
+            (ladder.rungs.find(0), ladder.rungs.find(101)),
+            (Err(0), Err(100))
+        );
         for &node in &at[..99] {
             ladder.remove(&mut nodes, node);
             ladder.check().unwrap();

@@ -3,9 +3,9 @@
 
 use crate::codes::{CommandKind, EVERY_INSTRUMENT, EventKind, Mode, Reason, Role, Scope};
 use crate::market::{Market, Sender, refuse, require};
-use crate::matching::canceled;
 use crate::rules;
 use crate::slab::Node;
+use crate::taker::canceled;
 use crate::wire::{Emitter, Event, Events, Record};
 
 /// What one command removes: as many as it may, and how many more there are.

@@ -3,101 +3,15 @@
 
 use std::collections::VecDeque;
 
-use crate::accounts::Accounts;
-use crate::book::Book;
-use crate::codes::{EventKind, OrderType, Reason, SelfTrade, Side, TimeInForce};
+use crate::codes::{EventKind, Reason, SelfTrade, Side};
 use crate::ids::NIL;
 use crate::levels::reach;
 use crate::market::Market;
-use crate::slab::{Extra, Node, Nodes};
+use crate::reachable::Reachable;
+use crate::slab::Node;
 use crate::stops::satisfied;
+use crate::taker::{Taker, canceled};
 use crate::wire::{Emitter, Event};
-
-/// An order that is in no queue and no index at the moment.
-#[derive(Clone, Copy)]
-pub(crate) struct Taker {
-    /// `prev`, `next`, `extra` and `level` mean nothing.
-    pub(crate) node: Node,
-    pub(crate) extra: Extra,
-    /// The node that is kept for it, under its id; NIL for none.
-    place: u32,
-}
-
-impl Taker {
-    /// An order without a node and an entry under its id.
-    #[inline]
-    pub(crate) fn outside(node: Node, extra: Extra) -> Self {
-        Self {
-            node,
-            extra,
-            place: NIL,
-        }
-    }
-
-    /// None: any price will do.
-    #[inline]
-    fn limit(&self) -> Option<i64> {
-        (self.node.ord_type != OrderType::Market as u8).then_some(self.node.price)
-    }
-
-    /// Whether what does not trade at once stays open.
-    #[inline]
-    fn rests(&self) -> bool {
-        rests(self.node.tif)
-    }
-
-    /// What all its events say.
-    #[inline]
-    pub(crate) fn event(&self, kind: EventKind) -> Event {
-        event_of(&self.node, kind)
-    }
-
-    fn canceled(&self, reason: Reason) -> Event {
-        canceled(&self.node, reason)
-    }
-
-    /// From now on it is no stop.
-    fn trigger(&mut self) {
-        self.extra.stop_price = 0;
-        self.extra.entry = 0;
-        if self.node.ord_type == OrderType::Stop as u8 {
-            self.node.ord_type = OrderType::Market as u8;
-            self.node.tif = TimeInForce::Ioc as u8;
-        } else {
-            self.node.ord_type = OrderType::Limit as u8;
-        }
-    }
-}
-
-/// Whether an order of this time in force may stay open.
-#[inline]
-pub(crate) fn rests(tif: u8) -> bool {
-    tif != TimeInForce::Ioc as u8 && tif != TimeInForce::Fok as u8
-}
-
-/// What all events of one order say.
-#[inline]
-pub(crate) fn event_of(node: &Node, kind: EventKind) -> Event {
-    Event {
-        side: node.side as u8,
-        ord_type: node.ord_type,
-        tif: node.tif,
-        order_id: node.order_id,
-        contra_id: node.account,
-        price: node.price,
-        ..Event::of(kind)
-    }
-}
-
-/// All that is left of it is gone.
-#[inline]
-pub(crate) fn canceled(node: &Node, reason: Reason) -> Event {
-    Event {
-        reason,
-        qty: node.leaves,
-        ..event_of(node, EventKind::Canceled)
-    }
-}
 
 /// The prices of the first and the last fill of one execution.
 type Fills = Option<(i64, i64)>;
@@ -320,102 +234,6 @@ impl Market {
         };
         reachable.is_enough()
     }
-
-    // --- open orders: the only functions by which they come, and go otherwise than by trading
-
-    /// An order begins to rest or to wait.
-    #[inline(always)]
-    pub(crate) fn open(&mut self, at: u32, order: &mut Taker) {
-        if order.node.is_iceberg() {
-            order.extra.displayed = order.node.leaves.min(order.extra.display.into());
-        }
-        self.open_as_it_is(at, order);
-    }
-
-    /// An order is open as it was, with what it displays.
-    #[inline(always)]
-    pub(crate) fn open_as_it_is(&mut self, at: u32, order: &Taker) {
-        let mut place = order.place;
-        if place == NIL {
-            place = self.nodes.add(&order.node, &order.extra);
-            self.order_ids.insert(order.node.order_id, place);
-        } else {
-            self.nodes.put(place, &order.node, &order.extra);
-        }
-        self.instruments[at as usize]
-            .book
-            .enter(&mut self.nodes, place);
-        self.sessions[order.node.session as usize].open += 1;
-        self.accounts.opened(order.node.account, order.node.leaves);
-    }
-
-    /// An open order is in no queue and no index any more, but its node is kept for it.
-    #[inline(always)]
-    pub(crate) fn take_out(&mut self, at: u32) -> Taker {
-        self.leave(at);
-        Taker {
-            node: *self.nodes.get(at),
-            extra: self.nodes.extra(at),
-            place: at,
-        }
-    }
-
-    /// No node is kept for an order any more.
-    #[inline(always)]
-    fn discard(&mut self, order: &Taker) {
-        if order.place != NIL {
-            self.order_ids.remove(order.node.order_id);
-            self.nodes.release(order.place);
-        }
-    }
-
-    /// The node that is kept for an order goes under another id.
-    #[inline(always)]
-    pub(crate) fn rename(&mut self, at: u32, order_id: u64, new_id: u64) {
-        if order_id != new_id {
-            self.order_ids.remove(order_id);
-            self.order_ids.insert(new_id, at);
-        }
-    }
-
-    /// An open order is open no more.
-    #[inline(always)]
-    pub(crate) fn close(&mut self, at: u32) {
-        self.leave(at);
-        self.order_ids.remove(self.nodes.get(at).order_id);
-        self.nodes.release(at);
-    }
-
-    /// An open order that rests and has no extra is open no more; accounts may be counted.
-    #[inline(always)]
-    pub(crate) fn close_plain(&mut self, at: u32) {
-        let &Node {
-            order_id,
-            account,
-            leaves,
-            book,
-            session,
-            side,
-            ..
-        } = self.nodes.get(at);
-        self.sessions[session as usize].open -= 1;
-        let book = &mut self.instruments[book as usize].book;
-        book.leave_plain(&mut self.nodes, at, side, leaves);
-        self.order_ids.remove(order_id);
-        self.accounts.lost(account, leaves, true);
-        self.nodes.release_plain(at);
-    }
-
-    #[inline(always)]
-    fn leave(&mut self, at: u32) {
-        let node = self.nodes.get(at);
-        let (account, leaves) = (node.account, node.leaves);
-        self.sessions[node.session as usize].open -= 1;
-        self.instruments[node.book as usize]
-            .book
-            .leave(&mut self.nodes, at);
-        self.accounts.lost(account, leaves, true);
-    }
 }
 
 /// FILL or PREVENTED, after both have become smaller.
@@ -435,63 +253,5 @@ fn met(
         leaves,
         contra_leaves: maker_leaves,
         ..*event
-    }
-}
-
-/// What a taker would get within its limit. Quantity behind an order that ends its matching, or
-/// takes from it without a trade, is not counted.
-struct Reachable<'a> {
-    book: &'a Book,
-    nodes: &'a Nodes,
-    accounts: &'a Accounts,
-    taker: &'a Taker,
-    enough: u128,
-}
-
-impl Reachable<'_> {
-    fn is_enough(&self) -> bool {
-        let side = self.taker.node.side;
-        let reach = reach(side, self.taker.limit());
-        let ladder = self.book.ladder(side.opposite());
-        let within = ladder.best_first().take_while(|level| level.rank >= reach);
-        let stp = self.taker.node.stp();
-        if stp == SelfTrade::None as u8 {
-            let mut reachable: u128 = ladder.hidden.range(reach..).map(|(_, &qty)| qty).sum();
-            return reachable >= self.enough
-                || within.into_iter().any(|level| {
-                    reachable += level.shown();
-                    reachable >= self.enough
-                });
-        }
-        let skips_own = stp == SelfTrade::CancelMaker as u8;
-        let mut reachable = 0;
-        for level in within {
-            let (mut shown, mut leaves) = (0, 0);
-            for at in ladder.queue(self.nodes, level) {
-                let maker = self.nodes.get(at);
-                if self.is_own(maker) {
-                    if skips_own {
-                        continue;
-                    }
-                    // What icebergs ahead of the own order hide would come back behind it.
-                    return reachable + shown >= self.enough;
-                }
-                shown += u128::from(self.nodes.displayed(at));
-                leaves += u128::from(maker.leaves);
-                if reachable + shown >= self.enough {
-                    return true;
-                }
-            }
-            reachable += leaves;
-            if reachable >= self.enough {
-                return true;
-            }
-        }
-        false
-    }
-
-    fn is_own(&self, maker: &Node) -> bool {
-        self.accounts
-            .are_one(self.taker.node.account, maker.account)
     }
 }

@@ -7,9 +7,9 @@ use crate::ids::NIL;
 use crate::levels::rank;
 use crate::limits::DAY_S;
 use crate::market::{Instrument, Market, Sender, refuse, require};
-use crate::matching::{Taker, canceled, event_of, rests};
 use crate::rules;
 use crate::slab::{Extra, Node, marks};
+use crate::taker::{Taker, canceled, event_of, rests};
 use crate::wire::{Emitter, Event, Events, Record};
 
 impl Market {

@@ -10,9 +10,9 @@ use crate::ids::NIL;
 use crate::levels::{rank, reach};
 use crate::limits::RULES;
 use crate::market::{Instrument, Market, Sender};
-use crate::matching::canceled;
 use crate::rules;
 use crate::slab::{Node, marks};
+use crate::taker::canceled;
 use crate::wire::{Emitter, Event, Events, Record};
 
 /// Type and time in force of a plain order, where `Record::codes` has them.
