@@ -81,6 +81,12 @@ PREPARE_AHEAD = 1.25
 # low-priority process some ten seconds, and so bounds what a recovery replays to about twice as
 # much: with 3 million commands/s some ten seconds.
 SNAPSHOT_EVERY_BYTES = 2**30
+# While the journal grows by more than this within so many looks (a quarter million commands/s), the
+# snapshot waits: the process would take its time and its memory bandwidth from orders. It waits no
+# longer than until this much has grown, which a recovery replays in less than a minute.
+SNAPSHOT_BUSY_LOOKS = 10
+SNAPSHOT_BUSY_BYTES = 160 * 2**20
+SNAPSHOT_LATEST_BYTES = 8 * 2**30
 # Of frames that a replay has applied, kept whole until it is known what of them is to be held.
 HELD_WINDOW_BYTES = 128 * 2**20
 SNAPSHOT_LOOK_S = 1.0  # between two looks at how much it has grown

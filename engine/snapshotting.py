@@ -10,6 +10,7 @@ import logging
 import subprocess
 import sys
 import threading
+from collections import deque
 from pathlib import Path
 
 from engine import limits
@@ -27,6 +28,20 @@ def grown_bytes(directory: Path) -> int:
     return sum(path.stat().st_size for path in segments if next_seq_of(path) >= begin)
 
 
+class Growth:
+    """Of a journal, look by look: whether it is time for a snapshot."""
+
+    def __init__(self) -> None:
+        self.wanted_bytes = limits.SNAPSHOT_EVERY_BYTES
+        self._looks: deque[int] = deque(maxlen=limits.SNAPSHOT_BUSY_LOOKS)
+
+    def is_due(self, grown: int) -> bool:
+        self._looks.append(grown)
+        is_busy = grown - self._looks[0] > limits.SNAPSHOT_BUSY_BYTES
+        latest = max(self.wanted_bytes, limits.SNAPSHOT_LATEST_BYTES)
+        return grown >= (latest if is_busy else self.wanted_bytes)
+
+
 class Snapshots:
     """Looks in a thread of its own, from when it is made until `close`."""
 
@@ -40,7 +55,7 @@ class Snapshots:
         self._process: subprocess.Popen[str] | None = None
         self._lock = threading.Lock()
         self._is_closed = threading.Event()
-        self._wanted_bytes = limits.SNAPSHOT_EVERY_BYTES
+        self._growth = Growth()
         self._thread = threading.Thread(target=self._run, name="snapshots", daemon=True)
         self._thread.start()
 
@@ -55,7 +70,7 @@ class Snapshots:
     def _run(self) -> None:
         while not self._is_closed.wait(limits.SNAPSHOT_LOOK_S):
             try:
-                if grown_bytes(self._directory) >= self._wanted_bytes:
+                if self._growth.is_due(grown_bytes(self._directory)):
                     self._take()
             except OSError as error:
                 log.warning("no snapshot could be made, the engine goes on: %s", error)
@@ -78,7 +93,7 @@ class Snapshots:
         if self._is_closed.is_set():
             return
         if process.returncode == 0:
-            self._wanted_bytes = limits.SNAPSHOT_EVERY_BYTES
+            self._growth.wanted_bytes = limits.SNAPSHOT_EVERY_BYTES
             log.info("%s", told.strip())
         else:
             log.warning(
@@ -90,4 +105,4 @@ class Snapshots:
 
     def _wait_longer(self) -> None:
         """What failed once is not tried again every second."""
-        self._wanted_bytes += limits.SNAPSHOT_EVERY_BYTES
+        self._growth.wanted_bytes += limits.SNAPSHOT_EVERY_BYTES

@@ -26,6 +26,7 @@ from engine import limits, snapshotting
 from engine.client import Answer
 from engine.segment import segment_paths
 from engine.snapshot_file import snapshot_paths
+from engine.snapshotting import Growth
 
 SMALL = """
 import logging
@@ -206,3 +207,18 @@ def test_a_process_that_hangs_does_not_keep_the_engine_from_ending(
     run(story())
     for pid in stopped:
         assert not Path(f"/proc/{pid}").exists()
+
+
+def test_a_snapshot_waits_while_orders_need_the_processor_and_not_for_ever() -> None:
+    growth, every, busy = Growth(), limits.SNAPSHOT_EVERY_BYTES, limits.SNAPSHOT_BUSY_BYTES
+    assert not growth.is_due(every - 1)
+    assert growth.is_due(every)
+    grown = every + 2 * busy
+    assert not growth.is_due(grown)  # it has just grown by so much
+    quiet = [growth.is_due(grown) for _ in range(limits.SNAPSHOT_BUSY_LOOKS)]
+    assert quiet[-1]
+    assert not quiet[0]
+    while grown + 2 * busy < limits.SNAPSHOT_LATEST_BYTES:
+        grown += 2 * busy
+        assert not growth.is_due(grown)
+    assert growth.is_due(limits.SNAPSHOT_LATEST_BYTES)
