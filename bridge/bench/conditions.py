@@ -24,6 +24,20 @@ def conditions(directory: Path) -> dict[str, Any]:
     }
 
 
+def processor_s(pid: int) -> float:
+    """Processor time so far, of a process and its helpers; user and system."""
+    return _ticks_of(pid) / os.sysconf("SC_CLK_TCK")
+
+
+def resident_bytes(pid: int) -> int:
+    """Memory that a process holds now; 0 when it is gone."""
+    try:
+        pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
+    except OSError:
+        return 0
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
 class _Seconds(NamedTuple):
     wall: float
     service: float
@@ -67,7 +81,7 @@ class CpuMeter:
         )
         return _Seconds(
             wall=time.monotonic(),
-            service=_ticks_of(self._pid) / tick if self._pid else 0.0,
+            service=processor_s(self._pid) if self._pid else 0.0,
             own=times.user + times.system + times.children_user + times.children_system,
             steal=steal / tick,
             busy=(user + nice + system + irq + soft) / tick,

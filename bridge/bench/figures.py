@@ -156,6 +156,107 @@ def _recovery(found: Found) -> list[Table]:
     ]
 
 
+def _proxy(found: Found) -> list[Table]:
+    closed, alone = found["closed"], found["one_connection_alone"]
+    speeds = [
+        (
+            way,
+            rate(one["requests_per_s"]),
+            _between([rate(some) for some in _ends(one["requests_per_s_by_turn"])]),
+            "-" if one["of_nginx"] is None else f"{one['of_nginx']:.2f}",
+            f"{one['cpu_us_per_request']:.1f} us" if one["cpu_us_per_request"] else "-",
+            *(micros(one["latency_us"][at]) for at in _FEW),
+        )
+        for way, one in closed.items()
+    ]
+    added = [
+        (way, *(micros(one["latency_us"][at]) for at in _FEW), micros(one["added_p50_us"]))
+        for way, one in alone.items()
+    ]
+    waits = [
+        (
+            one["way"],
+            one["shadow"] or "-",
+            rate(one["answered_per_s"]),
+            *(micros(one["latency_from_schedule_us"][at]) for at in _FEW),
+            "-" if one["p99_of_fast"] is None else f"{one['p99_of_fast']:.2f}",
+            micros(one["sent_late_us"]["p99"]),
+        )
+        for one in found["open"]
+    ]
+    turns = f"{found['rounds']} turns of {found['seconds_each_turn']:g} s each, interleaved"
+    few = ("P50", "P99", "P99.9")
+    return [
+        Table(
+            f"closed loop, {found['connections']} connections; {turns}",
+            ("way", "requests/s", "lowest to highest", "of nginx", "CPU a request", *few),
+            speeds,
+        ),
+        Table("one connection alone", ("way", *few, "added to P50"), added),
+        Table(
+            f"open loop, {rate(found['rate_offered'])} offered; {turns}",
+            ("way", "shadow side", "answered", *few, "P99 to fast", "sent late, P99"),
+            waits,
+        ),
+        Table(
+            "captures, where the shadow side was fast",
+            ("orders sent", "captures on the stream"),
+            [(f"{found['captured']['sent']:,}", f"{found['captured']['on_the_stream']:,}")],
+        ),
+    ]
+
+
+def _soak(found: Found) -> list[Table]:
+    samples = found["samples"]
+    step = max(1, -(-len(samples) // _SOAK_ROWS))
+    rows = [
+        (
+            f"{one['at_s']:.0f} s",
+            *(f"{one[who] / 1e6:.1f} MB" for who in ("worker_bytes", "redis_bytes")),
+            rate(one["requests_per_s"]),
+            micros(one["p99_us"]),
+            f"{one['spooled_bytes'] / 1e6:.1f} MB",
+            *(f"{one[count]:,}" for count in ("captured", "shipped", "dropped", "failed")),
+        )
+        for one in samples[step - 1 :: step]
+    ]
+    curve = [one["worker_bytes"] for one in samples]
+    flat = {True: "flat", False: "NOT flat", None: "too short to tell"}[found["is_flat"]]
+    share = found["last_third_of_middle"]
+    return [
+        Table(
+            f"{rate(found['rate_offered'])} for {found['seconds']:g} s, a shadow side that takes "
+            f"1/{found['shadow_too_slow_by']} of it",
+            ("time", "worker", "Redis", "answered", "P99", "spooled", *_SOAK_COUNTS),
+            rows,
+        ),
+        Table(
+            "resident memory of the worker",
+            ("curve", "lowest to highest", "last third to middle third", ""),
+            [
+                (
+                    sparkline(curve),
+                    _between([f"{one / 1e6:.1f} MB" for one in _ends(curve)]),
+                    "-" if share is None else f"{share:.3f}",
+                    flat,
+                )
+            ],
+        ),
+    ]
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """At most so many bars, from zero; each the highest of its stretch.
+
+    >>> sparkline([1, 4, 8, 8]), sparkline([])
+    ('▁▄██', '')
+    """
+    step = max(1, -(-len(values) // _BARS))
+    highest = [max(values[at : at + step]) for at in range(0, len(values), step)]
+    top = max(highest, default=0) or 1
+    return "".join("▁▂▃▄▅▆▇█"[max(0, -int(-8 * one // top) - 1)] for one in highest)
+
+
 def _any(found: Found) -> list[Table]:
     """A part without tables of its own: every figure in a line."""
     figures = {name: one for name, one in found.items() if name != "conditions"}
@@ -166,6 +267,8 @@ _TABLES: dict[str, Callable[[Found], list[Table]]] = {
     "core": _core,
     "engine": _engine,
     "recovery": _recovery,
+    "proxy": _proxy,
+    "soak": _soak,
 }
 
 # --- what they share
@@ -177,11 +280,23 @@ _ALSO = (
 )
 
 _BATCH_COLUMNS = ("batch, P50", "P99", "worst")
+_FEW = ("p50", "p99", "p99_9")
+_SOAK_ROWS = 12
+_SOAK_COUNTS = ("captured", "shipped", "dropped", "failed requests")
+_BARS = 60
 _LATENCY_COLUMNS = ("P50", "P90", "P99", "P99.9", "worst")
 
 
 def _latency_cells(latency: Found) -> tuple[str, ...]:
     return tuple(micros(latency[at]) for at in ("p50", "p90", "p99", "p99_9", "max"))
+
+
+def _ends(values: Sequence[Any]) -> tuple[Any, ...]:
+    return (min(values), max(values)) if values else ()
+
+
+def _between(ends: Sequence[str]) -> str:
+    return " to ".join(ends) or "-"
 
 
 def _run_row(found: Found) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ import bridge.sandbox
 from bridge.bench.conditions import CpuMeter, conditions
 from bridge.bench.synthetic import Done, Monolith, open_for_shadow, random_flow
 from bridge.config import load
-from bridge.proxy.dialect import Dialect
+from bridge.proxy.desk.dialect import Dialect
 from bridge.sandbox.servers import EmbeddedPostgres
 from engine.client import EngineClient
 from engine.errors import EngineUnavailable
@@ -71,7 +71,7 @@ async def run(
     try:
         await asyncio.to_thread(postgres.start)
         await asyncio.to_thread(upgrade, postgres.url())
-        async with _engine(place / "engine", implementation) as (pid, port):
+        async with running_engine(place / "engine", implementation) as (pid, port):
             return await _measure(postgres.url(), pid, port, operations, told)
     finally:
         await asyncio.to_thread(postgres.remove)
@@ -90,11 +90,11 @@ async def _measure(
     paced = min(operations, PACED_OPERATIONS_MAX)
     burst, later = world.make(operations), world.make(paced)
     gc.freeze()  # what was made beforehand is no part of the shadow process
-    await _begin_shadow(url)
-    control = await _client(port, "bench", Role.ADMIN)
+    await begin_shadow(url)
+    control = await engine_session(port, "bench", Role.ADMIN)
     await control.send(open_for_shadow(_SCALES.values(), session=0), timeout_s=30.0)
-    feed = await _client(port, "shadow-feed", Role.SHADOW)
-    load_client = await _client(port, "shadow-load", Role.SHADOW)
+    feed = await engine_session(port, "shadow-feed", Role.SHADOW)
+    load_client = await engine_session(port, "shadow-load", Role.SHADOW)
     store = Store(url)
     async with _shadow(world, store, feed, load_client):
         await _until(store, lambda found: found.run > 0)
@@ -117,7 +117,7 @@ async def _measure(
         "operations": operations,
         "operations_per_s": round(operations / burst_s),
         "paced_operations_per_s": round(rate),
-        "commit_to_verdict_us": _quantiles(world.latencies),
+        "commit_to_verdict_us": quantiles(world.latencies),
         "counts": msgspec.to_builtins(counts),
     }
 
@@ -273,7 +273,7 @@ async def _until(store: Store, condition: Callable[[Evidence], bool]) -> None:
                 found = await store.read_evidence(symbol)
 
 
-async def _begin_shadow(url: str) -> None:
+async def begin_shadow(url: str) -> None:
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
         for symbol in SYMBOLS:
             await connection.execute(
@@ -283,14 +283,14 @@ async def _begin_shadow(url: str) -> None:
             )
 
 
-async def _client(port: int, name: str, role: Role) -> EngineClient:
+async def engine_session(port: int, name: str, role: Role) -> EngineClient:
     client = EngineClient(host="127.0.0.1", port=port, name=name, key=f"{KEY}-{role}")
     await client.start()
     return client
 
 
 @contextlib.asynccontextmanager
-async def _engine(directory: Path, implementation: str) -> AsyncIterator[tuple[int, int]]:
+async def running_engine(directory: Path, implementation: str) -> AsyncIterator[tuple[int, int]]:
     """A process of its own; its id and port."""
     settings = {"directory": str(directory), "implementation": implementation}
     process = await asyncio.create_subprocess_exec(
@@ -312,6 +312,6 @@ async def _engine(directory: Path, implementation: str) -> AsyncIterator[tuple[i
         await process.wait()
 
 
-def _quantiles(histogram: HdrHistogram) -> dict[str, int]:
+def quantiles(histogram: HdrHistogram) -> dict[str, int]:
     at = histogram.get_value_at_percentile
     return {"count": histogram.get_total_count(), "p50": at(50), "p99": at(99), "p99_9": at(99.9)}

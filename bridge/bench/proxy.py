@@ -1,305 +1,257 @@
-"""One proxy worker, tee on, beside a direct connection to the same tiny monolith.
+"""One proxy worker, tee on, beside a direct connection, a plain nginx and nginx's `mirror`, all in
+front of the same tiny monolith.
 
-Closed loop: each connection sends its next order when it has the answer to the last. So a latency
-counts from the sending, and the rate is what so many connections reach, not an offered one. The two
-ways are measured in turns, direct, proxy, proxy, direct, so that whatever else the machine does
-meets both.
+Two measurements. In a closed loop: how many requests a second so many connections reach, and what
+each costs. In an open loop, at a rate that all can serve: what clients wait, with a shadow side
+that is fast, slow, hung and dead. Turns are short and interleaved, one round forwards, the next one
+backwards, so that whatever else the machine does meets all of them.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import os
 import shutil
-import signal
 import sys
 import tempfile
-import time
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from statistics import median
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
-import redis
-import uvloop
+import numpy as np
+from msgspec.structs import replace
 
-import bridge.sandbox
-from bridge.bench.conditions import CpuMeter, conditions
-from bridge.config import load
+from bridge.bench.conditions import CpuMeter, conditions, processor_s
+from bridge.bench.histogram import LATENCY_US_MAX, percentiles_us
+from bridge.bench.proxy_load import Job, Seen
+from bridge.bench.proxy_servers import LOG, Front, Place, Shadow, Way, child, front, opened, ways
+from bridge.bench.told import tell
 from bridge.errors import StartFailed
-from bridge.proxy.worker import ProxySettings
 from bridge.sandbox import processes
-from bridge.sandbox.servers import EmbeddedRedis
-from bridge.stage import STAGES_KEY, InstrumentStage, Stage, StageSnapshot, encode
-from engine.endpoint import Endpoint
-from shadow.capture import CAPTURE_STREAM
 
-WARM_UP_S = 0.3
+WARM_UP_S = 0.5
 ALONE_S = 0.5  # of the measurement of one connection alone
-_TURNS = ("direct", "proxy", "proxy", "direct")
-
-_BODY = (
-    b'{"order":{"market":"BTC-USD","side":"buy","order_type":"limit","time_in_force":"gtc",'
-    b'"price":"236.47","quantity":"2.0"}}'
-)
-_REQUEST = (
-    b"POST /api/v1/orders HTTP/1.1\r\nHost: exchange.test\r\nUser-Agent: bench\r\n"
-    b"Accept: application/json\r\nContent-Type: application/json\r\nX-Member-Id: 7\r\n"
-    b"Content-Length: %d\r\n\r\n" % len(_BODY)
-) + _BODY
-_ANSWER_BODY = (
-    b'{"order":{"id":%d,"market":"BTC-USD","side":"buy","order_type":"limit",'
-    b'"time_in_force":"gtc","price":"236.47","quantity":"2.0","remaining_quantity":"2.0",'
-    b'"filled_quantity":"0.0","state":"open","created_at":"2015-05-01T00:00:00.000Z",'
-    b'"updated_at":"2015-05-01T00:00:00.000Z","trades":[]}}'
-)
-_ANSWER_HEAD = (
-    b"HTTP/1.1 201 Created\r\nX-Frame-Options: SAMEORIGIN\r\nX-Content-Type-Options: nosniff\r\n"
-    b"Content-Type: application/json; charset=utf-8\r\nVary: Accept\r\n"
-    b'ETag: W/"0123456789abcdef0123456789abcdef"\r\n'
-    b"Cache-Control: max-age=0, private, must-revalidate\r\nX-Request-Id: 0123456789abcdef\r\n"
-    b"X-Runtime: 0.001000\r\nContent-Length: %d\r\n\r\n"
-)
+_Case = TypeVar("_Case")
 
 
-async def run(*, seconds: float, connections: int = 32) -> dict[str, Any]:
-    """`seconds` is the length of each of the four turns."""
-    place = Path(tempfile.mkdtemp(prefix="bench-proxy-"))
-    told = conditions(place)
-    try:
-        async with _servers(place) as (worker_pid, ports, capture_stream):
-            turns: dict[str, list[_Turn]] = {"direct": [], "proxy": []}
-            for way in _TURNS:
-                turn = _Turn(ports[way], connections, seconds)
-                meter = CpuMeter(worker_pid)
-                await asyncio.to_thread(turn.run)
-                turn.worker_cpu_percent = meter.read()["cpu_percent"]["service"]
-                turns[way].append(turn)
-            alone = {way: await _alone(ports[way]) for way in ("direct", "proxy")}
-            captured = await _captured(
-                capture_stream, sum(len(t.all) for t in [*turns["proxy"], alone["proxy"]])
-            )
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
-    direct, proxy = _report(turns["direct"]), _report(turns["proxy"])
+class Turn(NamedTuple):
+    seen: Seen
+    cpu_s: float  # of the proxy, warm-up included
+
+
+async def run(
+    *,
+    seconds: float,
+    connections: int = 32,
+    rounds: int = 5,
+    offered: int = 5_000,
+    implementation: str = "",
+    directory: Path = Path("bench-data"),
+) -> dict[str, Any]:
+    """`seconds` is the length of each turn, `offered` the rate of the open loop. `directory`
+    decides which disk Redis and the spool are on; what is written there is removed.
+    """
+    captured: Counter[str] = Counter(sent=0, on_the_stream=0)
+    job = Job(port=0, connections=connections, warm_up_s=WARM_UP_S, seconds=seconds)
+    with own_directory(directory) as own:
+        told, meter = conditions(own), CpuMeter()
+        async with opened(own, implementation) as place:
+            closed, alone = await _closed(place, rounds, job, captured)
+            waited = await _open(place, rounds, replace(job, rate=offered), captured)
     return {
         "name": "proxy",
-        "conditions": told
-        | {"loop": "closed", "workers": 1, "tee": "on", "client and monolith": "the same cores"},
+        "implementation": place.plane,
+        "conditions": told | meter.read() | setting(place),
         "connections": connections,
+        "rounds": rounds,
         "seconds_each_turn": seconds,
-        "direct": direct,
-        "proxy": proxy | {"worker_cpu_us_per_request": _cpu_us(turns["proxy"])},
-        "one_connection_alone": _added(_report([alone["direct"]]), _report([alone["proxy"]])),
-        "captured": captured,
+        "rate_offered": offered,
+        "closed": closed,
+        "one_connection_alone": alone,
+        "open": waited,
+        "captured": dict(captured),
     }
 
 
-class _Turn:
-    """A closed loop of some connections for some time."""
-
-    def __init__(self, port: int, connections: int, seconds: float) -> None:
-        self.all: list[int] = []  # ns of every exchange
-        self.measured: list[int] = []  # without the warm-up
-        self.elapsed_s = 0.0
-        self.worker_cpu_percent = 0
-        self._port = port
-        self._connections = connections
-        self._seconds = seconds
-
-    def run(self) -> None:
-        uvloop.run(self._run())
-
-    async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
-        callers = []
-        for _ in range(self._connections):
-            _, caller = await loop.create_connection(
-                lambda: _Caller(self.all), "127.0.0.1", self._port
-            )
-            callers.append(caller)
-        for caller in callers:
-            caller.begin()
-        await asyncio.sleep(WARM_UP_S)
-        warm, began = len(self.all), time.perf_counter()
-        await asyncio.sleep(self._seconds)
-        self.elapsed_s = time.perf_counter() - began
-        self.measured = self.all[warm:]
-        for caller in callers:
-            caller.stopping = True
-        for caller in callers:
-            await caller.idle.wait()
-            caller.transport.close()
+# --- what the soak needs too
 
 
-class _Caller(asyncio.Protocol):
-    def __init__(self, latencies_ns: list[int]) -> None:
-        self.transport: asyncio.Transport = None  # type: ignore[assignment]  # until connected
-        self.stopping = False
-        self.idle = asyncio.Event()
-        self._latencies_ns = latencies_ns
-        self._sent_ns = 0
-        self._got = b""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport  # type: ignore[assignment]
-
-    def begin(self) -> None:
-        self._sent_ns = time.perf_counter_ns()
-        self.transport.write(_REQUEST)
-
-    def data_received(self, data: bytes) -> None:
-        self._got += data
-        if not self._got.endswith(b"]}}"):
-            return
-        self._latencies_ns.append(time.perf_counter_ns() - self._sent_ns)
-        if not self._got.startswith(b"HTTP/1.1 201 "):
-            raise StartFailed(f"the bench was answered {self._got[:80]!r}")
-        self._got = b""
-        if self.stopping:
-            self.idle.set()
-        else:
-            self.begin()
-
-
-class _TinyMonolith(asyncio.Protocol):
-    """Takes every order, at once."""
-
-    orders = 0
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport: asyncio.Transport = transport  # type: ignore[assignment]
-        self._got = b""
-
-    def data_received(self, data: bytes) -> None:
-        self._got += data
-        if self._got.endswith(_BODY):
-            self._got = b""
-            _TinyMonolith.orders += 1
-            body = _ANSWER_BODY % _TinyMonolith.orders
-            self._transport.write(_ANSWER_HEAD % len(body) + body)
-
-
-def _report(turns: list[_Turn]) -> dict[str, Any]:
-    latencies = sorted(one for turn in turns for one in turn.measured)
-    elapsed_s = sum(turn.elapsed_s for turn in turns)
-
-    def at(share: float) -> float:
-        return round(latencies[min(int(len(latencies) * share), len(latencies) - 1)] / 1000, 1)
-
-    return {
-        "requests_per_s": round(len(latencies) / elapsed_s),
-        "requests_per_s_by_turn": [round(len(t.measured) / t.elapsed_s) for t in turns],
-        "p50_us": at(0.5),
-        "p99_us": at(0.99),
-        "p999_us": at(0.999),
-    }
-
-
-async def _alone(port: int) -> _Turn:
-    turn = _Turn(port, 1, ALONE_S)
-    await asyncio.to_thread(turn.run)
-    return turn
-
-
-def _added(direct: dict[str, Any], proxy: dict[str, Any]) -> dict[str, Any]:
-    """What the proxy adds to an order when nothing waits for anything else."""
-    return {
-        name: {"direct": direct[name], "proxy": proxy[name], "added": added}
-        for name in ("p50_us", "p99_us")
-        for added in [round(proxy[name] - direct[name], 1)]
-    }
-
-
-def _cpu_us(turns: list[_Turn]) -> float:
-    """Processor time of the worker for each request: what remains true on a busy machine."""
-    cpu_s = sum(t.worker_cpu_percent / 100 * (t.elapsed_s + WARM_UP_S) for t in turns)
-    return round(cpu_s / sum(len(turn.all) for turn in turns) * 1e6, 1)
-
-
-async def _captured(stream: redis.Redis, offered: int) -> dict[str, int]:
-    """How many captures of the orders have come to the stream, once the tee has caught up."""
-    found, deadline = -1, time.monotonic() + 5.0
-    while found < offered and time.monotonic() < deadline:
-        await asyncio.sleep(0.1)
-        entries: Any = await asyncio.to_thread(stream.xrange, CAPTURE_STREAM)
-        found = sum(int(fields[b"count"]) for _, fields in entries)
-    return {"orders": offered, "on_the_stream": found}
-
-
-@contextlib.asynccontextmanager
-async def _servers(place: Path) -> AsyncIterator[tuple[int, dict[str, int], redis.Redis]]:
-    """The worker's process id, the ports, Redis. The worker has no control store: it finds its
-    stages in Redis.
-    """
-    stream_server = EmbeddedRedis(place / "redis")
-    await asyncio.to_thread(stream_server.start)
-    stream = redis.Redis.from_url(stream_server.url)
-    started: list[asyncio.subprocess.Process] = []
+@contextlib.contextmanager
+def own_directory(directory: Path) -> Iterator[Path]:
+    directory.mkdir(parents=True, exist_ok=True)
+    own = Path(tempfile.mkdtemp(prefix="bench-proxy-", dir=directory)).absolute()
+    own.chmod(0o711)  # Redis may run as another user
     try:
-        config = load(Path(bridge.sandbox.__file__).parent / "railswitch.toml")
-        stages = {
-            one.symbol: InstrumentStage(
-                symbol=one.symbol, instrument=one.id, stage=Stage.SHADOW, epoch=1
-            )
-            for one in config.instruments
-        }
-        stream.set(STAGES_KEY, encode(StageSnapshot(version=1, instruments=stages)))
-        monolith, line = await _start([sys.executable, "-m", __name__], b"")
-        started.append(monolith)
-        ports = {"direct": int(line), "proxy": processes.free_port()}
-        settings = ProxySettings(
-            listen_host="127.0.0.1",
-            listen_port=ports["proxy"],
-            upstream_host="127.0.0.1",
-            upstream_port=ports["direct"],
-            mapping=config.mapping,
-            instruments=config.instruments,
-            redis_url=stream_server.url,
-            control_url="postgresql://nobody@127.0.0.1:1/none",
-            legacy_url="postgresql://nobody@127.0.0.1:1/none",
-            engine=Endpoint(host="127.0.0.1", port=1),
-            engine_key="",
-        )
-        argv = [sys.executable, "-m", "bridge.proxy.master"]
-        worker, _ = await _start(argv, msgspec.json.encode(settings))
-        started.append(worker)
-        yield worker.pid, ports, stream
+        yield own
     finally:
-        for process in started:
-            process.terminate()
-            await process.wait()
-        stream.close()
-        await asyncio.to_thread(stream_server.remove)
+        shutil.rmtree(own, ignore_errors=True)
 
 
-async def _start(argv: list[str], given: bytes) -> tuple[asyncio.subprocess.Process, bytes]:
-    """A process that gets `given` on its standard input and says one line when it is ready."""
-    process = await asyncio.create_subprocess_exec(
-        *argv,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.write(given)
-    process.stdin.close()
-    line = await process.stdout.readline()
-    if not line:
-        raise StartFailed(f"{' '.join(argv[1:])} did not start")
-    return process, line
+def setting(place: Place) -> dict[str, Any]:
+    """More conditions."""
+    return {
+        "nginx": _nginx(place),
+        "workers": 1,
+        "tee": "on",
+        "load, proxy, monolith and Redis": "on the same cores",
+    }
 
 
-async def _serve_monolith() -> None:
-    loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    loop.add_signal_handler(signal.SIGTERM, stop.set)
-    server = await loop.create_server(_TinyMonolith, "127.0.0.1", 0)
-    os.write(sys.stdout.fileno(), b"%d\n" % server.sockets[0].getsockname()[1])
-    await stop.wait()
+async def loaded(directory: Path, job: Job) -> AsyncGenerator[Seen, None]:
+    """What the load tells, as it does; its log is in `directory`. Raises StartFailed when it could
+    not go on.
+    """
+    argv = [sys.executable, "-m", "bridge.bench.proxy_load"]
+    given = msgspec.json.encode(job)
+    async with child(argv, directory, given=given, is_silent=True) as load:
+        assert load.process.stdout is not None
+        async for line in load.process.stdout:
+            yield msgspec.json.decode(line, type=Seen)
+        if await load.process.wait():
+            raise StartFailed(f"the load ended early: {processes.log_tail(directory / LOG)}")
 
 
-if __name__ == "__main__":
-    uvloop.run(_serve_monolith())
+def waited(seen: Sequence[Seen]) -> dict[str, int | None]:
+    """Percentiles of all of them together."""
+    return _percentiles([one.took_us for one in seen])
+
+
+# --- how fast
+
+
+async def _closed(
+    place: Place, rounds: int, job: Job, captured: Counter[str]
+) -> tuple[dict[Way, Any], dict[Way, Any]]:
+    """With as many connections as were asked for, and with one alone."""
+    many: dict[Way, list[Turn]] = {way: [] for way in ways(place)}
+    alone: dict[Way, list[Turn]] = {way: [] for way in many}
+    job_alone = replace(job, connections=1, seconds=min(ALONE_S, job.seconds))
+    for number in range(rounds):
+        tell(f"proxy: closed loop, {job.connections} connections, round {number + 1} of {rounds}")
+        for way in _there_and_back(list(many), number):
+            async with front(place, way, Shadow.FAST) as where:
+                many[way].append(await _turn(place, where, job, captured))
+                alone[way].append(await _turn(place, where, job_alone, captured))
+            tell(f"  {way}: {_per_s(many[way][-1:]):,} requests/s")
+    return _speeds(many), _added(alone)
+
+
+def _speeds(turns: Mapping[Way, Sequence[Turn]]) -> dict[Way, Any]:
+    nginx = _per_s(turns[Way.NGINX]) if Way.NGINX in turns else 0
+    return {
+        way: {
+            "requests_per_s": _per_s(some),
+            "requests_per_s_by_turn": [_per_s([one]) for one in some],
+            "of_nginx": round(_per_s(some) / nginx, 3) if nginx else None,
+            "cpu_us_per_request": _cpu_us(some),
+            "latency_us": waited([turn.seen for turn in some]),
+        }
+        for way, some in turns.items()
+    }
+
+
+def _added(turns: Mapping[Way, Sequence[Turn]]) -> dict[Way, Any]:
+    """What a way adds to an order when nothing waits for anything else."""
+    found = {way: waited([turn.seen for turn in some]) for way, some in turns.items()}
+    direct = found[Way.DIRECT]["p50"] or 0
+    return {
+        way: {"latency_us": latency, "added_p50_us": (latency["p50"] or 0) - direct}
+        for way, latency in found.items()
+    }
+
+
+# --- what clients wait
+
+
+async def _open(
+    place: Place, rounds: int, job: Job, captured: Counter[str]
+) -> list[dict[str, Any]]:
+    cases = [
+        (way, shadow)
+        for way in ways(place)
+        for shadow in Shadow
+        if way.has_shadow or shadow is Shadow.FAST
+    ]
+    turns: dict[tuple[Way, Shadow], list[Turn]] = {case: [] for case in cases}
+    for number in range(rounds):
+        tell(f"proxy: open loop, {job.rate:,}/s offered, round {number + 1} of {rounds}")
+        for way, shadow in _there_and_back(cases, number):
+            async with front(place, way, shadow) as where:
+                turn = await _turn(place, where, job, captured)
+            turns[way, shadow].append(turn)
+            side = f", shadow side {shadow}" if way.has_shadow else ""
+            tell(f"  {way}{side}: P99 {waited([turn.seen])['p99']} us")
+    return [
+        _case(way, shadow, some, turns[way, Shadow.FAST]) for (way, shadow), some in turns.items()
+    ]
+
+
+def _case(way: Way, shadow: Shadow, turns: Sequence[Turn], fast: Sequence[Turn]) -> dict[str, Any]:
+    seen = [turn.seen for turn in turns]
+    p99s, fast_p99s = _p99s(turns), _p99s(fast)
+    is_compared = way.has_shadow and p99s and fast_p99s
+    return {
+        "way": way,
+        "shadow": shadow if way.has_shadow else None,
+        "answered_per_s": _per_s(turns),
+        "unanswered": sum(one.unanswered for one in seen),
+        "failed": sum(one.failed for one in seen),
+        "latency_from_schedule_us": waited(seen),
+        "p99_us_by_turn": p99s,
+        # Of the medians: a turn that something else on the machine disturbed does not decide.
+        "p99_of_fast": round(median(p99s) / median(fast_p99s), 2) if is_compared else None,
+        "sent_late_us": _percentiles([one.late_us for one in seen]),
+        "cpu_us_per_request": _cpu_us(turns),
+    }
+
+
+def _p99s(turns: Sequence[Turn]) -> list[int]:
+    return [p99 for turn in turns if (p99 := waited([turn.seen])["p99"]) is not None]
+
+
+# --- of both
+
+
+async def _turn(place: Place, where: Front, job: Job, captured: Counter[str]) -> Turn:
+    """Its processor time includes what is left to ship when the last order has been answered."""
+    before_s = processor_s(where.pid) if where.pid else 0.0
+    async for seen in loaded(place.directory, replace(job, port=where.port)):
+        if where.captures:
+            captured["sent"] += seen.sent
+            captured["on_the_stream"] += await place.drained(seen.sent)
+        return Turn(seen, processor_s(where.pid) - before_s if where.pid else 0.0)
+    raise StartFailed("the load told nothing")
+
+
+def _there_and_back(cases: Sequence[_Case], number: int) -> Sequence[_Case]:
+    return cases[::-1] if number % 2 else cases
+
+
+def _per_s(turns: Sequence[Turn]) -> int:
+    seen = [turn.seen for turn in turns]
+    return round(sum(one.answered for one in seen) / sum(one.seconds for one in seen))
+
+
+def _cpu_us(turns: Sequence[Turn]) -> float:
+    """Processor time of the proxy for each request: what remains true on a busy machine."""
+    sent = sum(turn.seen.sent for turn in turns)
+    return round(sum(turn.cpu_s for turn in turns) / max(sent, 1) * 1e6, 1)
+
+
+def _percentiles(several: Sequence[Mapping[int, int]]) -> dict[str, int | None]:
+    total: Counter[int] = Counter()
+    for counts in several:
+        total.update(counts)
+    together = np.zeros(min(max(total, default=0), LATENCY_US_MAX) + 1, np.int64)
+    for us, count in total.items():
+        together[min(us, LATENCY_US_MAX)] += count
+    return percentiles_us(together)
+
+
+def _nginx(place: Place) -> str:
+    if place.nginx is None:
+        return "not measured: it is not installed"
+    no_mirror = place.nginx.no_mirror
+    return place.nginx.version + (f", its mirror not measured: {no_mirror}" if no_mirror else "")

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
-from bridge.proxy.dialect import Dialect, decimal_text
+from bridge.proxy.desk.dialect import Dialect
 from engine.reference import PythonMarket
 from engine.types import (
     Command,
@@ -31,6 +31,7 @@ from engine.wire import (
     session_command,
 )
 from shadow.answer import OrderView, canceled, placed
+from shadow.answer_values import decimal_text
 from shadow.capture import Capture, Outcome
 from shadow.legacy.convert import Scale
 from shadow.legacy.mapping import Mapping as LegacyMapping
@@ -43,6 +44,7 @@ from shadow.operation import (
     OrderInserted,
     OrderUpdated,
     Status,
+    ordered_lots,
 )
 
 _SESSION = 1
@@ -137,7 +139,7 @@ class Monolith:
             image.symbol,
             event,
             self.at_us * 1000,
-            qty_lots=image.qty_lots,
+            qty_lots=ordered_lots(image),
             created_at_us=image.created_at_us,
         )
         status, body = self._dialect.render_canceled(view)
@@ -176,7 +178,8 @@ class Monolith:
         outcome: Outcome = Outcome.ANSWERED,
     ) -> Capture:
         """The next in the one worker's sequence."""
-        route = next(one for one in self._mapping.routes if one.action == action)
+        routes = self._mapping.routes
+        route = next(one for one in routes if one.action == action and not one.each)
         target = route.path
         for name, value in (path_params or {}).items():
             target = target.replace(f":{name}", value)

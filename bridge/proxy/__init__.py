@@ -1,3 +1,3 @@
-"""The data plane: HTTP in front of the monolith, the tee, the hold, and live orders to the
-engine.
+"""What clients talk to: HTTP in front of the monolith (`plane`, `native`), captures of what orders
+did there (`capture`), and who answers them (`desk`). Here: processes, and what joins the parts.
 """

@@ -22,13 +22,15 @@ from bridge.limits import (
     STORE_CONNECT_S,
     WORKER_REPORT_EXPIRY_S,
     WORKER_REPORT_S,
+    WORKER_SHOWN_S,
 )
-from bridge.proxy.tee import connect
+from bridge.proxy.capture.stream import connect
 from bridge.stage import (
     STAGES_CHANNEL,
     STAGES_KEY,
     WORKERS_CHANNEL,
     WORKERS_KEY_PREFIX,
+    WORKERS_SEEN_PREFIX,
     WRITTEN_CHANNEL,
     InstrumentStage,
     StageSnapshot,
@@ -104,6 +106,7 @@ class StageSource:
         try:
             async with self._redis.pipeline(transaction=False) as pipeline:
                 pipeline.set(WORKERS_KEY_PREFIX + report.worker, encoded, ex=WORKER_REPORT_EXPIRY_S)
+                pipeline.set(WORKERS_SEEN_PREFIX + report.worker, encoded, ex=WORKER_SHOWN_S)
                 pipeline.publish(WORKERS_CHANNEL, encoded)
                 pipeline.get(STAGES_KEY)
                 *_, cached = await pipeline.execute()
@@ -116,7 +119,7 @@ class StageSource:
 
     async def leave(self, worker: str) -> None:
         with contextlib.suppress(RedisError, OSError):
-            await self._redis.delete(WORKERS_KEY_PREFIX + worker)
+            await self._redis.delete(WORKERS_KEY_PREFIX + worker, WORKERS_SEEN_PREFIX + worker)
 
     async def read_stage(self, symbol: str) -> InstrumentStage | None:
         """What the control store says now; None when it can't be asked, or has none."""

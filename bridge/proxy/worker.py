@@ -4,114 +4,132 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import msgspec
-
-from bridge.limits import TEE_FLUSH_S, WORKER_REPORT_S
-from bridge.proxy.dialect import Dialect
-from bridge.proxy.ids import LegacyOrders, OrderIds, OrderIndex
-from bridge.proxy.live import EngineSession, LiveOrders, WriteBarrier
-from bridge.proxy.orders import OrderDesk
-from bridge.proxy.route import Router
-from bridge.proxy.server import Server
+from bridge.adapting import adapted
+from bridge.limits import (
+    CANCEL_AGAIN_S,
+    LISTEN_BACKLOG,
+    PROXY_DRAIN_IDLE_S,
+    PROXY_DRAIN_S,
+    PROXY_STOP_IDLE_S,
+    PROXY_STOP_S,
+    TEE_FLUSH_S,
+    WORKER_REPORT_S,
+)
+from bridge.proxy.desk.dialect import Dialect
+from bridge.proxy.desk.funds import LiveFunds
+from bridge.proxy.desk.ids import LegacyOrders, OrderIds
+from bridge.proxy.desk.live import LiveOrders
+from bridge.proxy.desk.orders import OrderDesk
+from bridge.proxy.desk.own_requests import OwnRequests
+from bridge.proxy.desk.session import EngineSession, WriteBarrier
+from bridge.proxy.heartbeat import beat
+from bridge.proxy.listening import listening_socket
+from bridge.proxy.planes import chosen_plane, make_plane
+from bridge.proxy.settings import ProxySettings
 from bridge.proxy.stages import StageSource
-from bridge.proxy.tee import Tee
 from bridge.stage import InstrumentStage, WorkerReport
-from engine.endpoint import Endpoint
 from shadow.legacy.convert import scales
-from shadow.legacy.mapping import InstrumentConfig, Mapping
-
-_CANCEL_AGAIN_S = 0.1
-
-
-class ProxySettings(msgspec.Struct, frozen=True, kw_only=True):
-    listen_host: str
-    listen_port: int  # 0: a free one
-    upstream_host: str
-    upstream_port: int
-    mapping: Mapping
-    instruments: tuple[InstrumentConfig, ...]
-    redis_url: str
-    control_url: str
-    legacy_url: str
-    engine: Endpoint
-    engine_key: str
-    shard: int = 1
-    name: str = "proxy"  # of this proxy among all that use the engine
-    slot: int = 0  # with it, names the engine session: no two workers may have the same one
 
 
 async def serve_worker(
-    settings: ProxySettings, *, ready: Callable[[int], None], stop: asyncio.Event
+    settings: ProxySettings,
+    *,
+    ready: Callable[[int], None],
+    stop: asyncio.Event,
+    replaced: asyncio.Event | None = None,
+    pipe: int = -1,
 ) -> None:
-    """Serves until `stop` is set; `ready` gets the port. Raises StageUnknown, PortInUse."""
+    """Serves until `stop` is set; `ready` gets the port. Raises StageUnknown, PortInUse.
+
+    `replaced`: another process serves on the same socket: this one leaves too, and takes its time.
+    `pipe`: to the master, for heartbeats; -1: there is none.
+    """
     worker = _Worker(settings)
     try:
         await worker.source.start()
-        port = await worker.server.listen(settings.listen_host, settings.listen_port)
+        port = await worker.server.listen(_listener(settings))
         await worker.report()
         ready(port)
-        await worker.run(stop)
+        await worker.run(stop, replaced or asyncio.Event(), pipe)
     finally:
         await worker.close()
+
+
+def _listener(settings: ProxySettings) -> socket.socket:
+    if settings.listen_fd < 0:
+        return listening_socket(settings.listen_host, settings.listen_port)
+    bound = socket.socket(fileno=settings.listen_fd)
+    bound.listen(LISTEN_BACKLOG)  # one whose process failed again and again does not listen yet
+    return bound
 
 
 class _Worker:
     def __init__(self, settings: ProxySettings) -> None:
         mapping = settings.mapping
         grid = scales(settings.instruments)
+        adapter = adapted(mapping.adapter)
         self.name = f"proxy-{settings.slot}-{os.urandom(4).hex()}"
-        self.tee = Tee(self.name, settings.redis_url)
-        self.server = Server(
-            upstream_host=settings.upstream_host,
-            upstream_port=settings.upstream_port,
-            router=Router(mapping.routes),
-            identity_header=mapping.identity_header,
-            tee=self.tee,
-        )
+        self._proxy, self._slot = settings.name, settings.slot
+        implementation = chosen_plane(settings.implementation, os.environ)
+        self.plane = make_plane(settings, self.name, implementation)
+        self.server = server = self.plane.server
         self._legacy = LegacyOrders(settings.legacy_url, mapping, grid)
         self._ids = OrderIds(self._legacy)
-        index = OrderIndex()
+        index = self.plane.index
         barrier = WriteBarrier(settings.shard)
-        self._engine = EngineSession(
-            settings.engine,
-            name=f"{settings.name}-{settings.slot}",
-            key=settings.engine_key,
-        )
+        session = f"{settings.name}-{settings.slot}"
+        self._engine = EngineSession(settings.engine, name=session, key=settings.engine_key)
+        self._funds: LiveFunds | None = None
+        if mapping.funds == "legacy":
+            self._funds = LiveFunds(
+                settings.legacy_url,
+                mapping.accounts,
+                grid.values(),
+                session=session,
+                worker=self.name,
+                shard=settings.shard,
+            )
         live = LiveOrders(
             self._engine,
             self._legacy,
             self._ids,
             index,
             barrier,
-            Dialect(mapping.responses, mapping.words, grid),
+            Dialect(mapping.responses, mapping.words, grid, errors=mapping.errors, adapter=adapter),
             grid,
             mapping.words,
+            self._funds,
         )
         self._news = asyncio.Event()  # something that a flip waits for
-        self.desk = self.server.desk = OrderDesk(
+        self._own = OwnRequests(settings.upstreams)
+        self.desk = server.desk = OrderDesk(
             live=live,
             legacy=self._legacy,
             index=index,
             barrier=barrier,
             responses=mapping.responses,
+            adapter=adapter,
             read_stage=self._read_stage,
             drained_changed=self._news.set,
-            forward=self.server.pool.send,
+            forward=server.forward,
+            ask_monolith=self._own.ask,
+            record=self.plane.own.offer,
         )
         self.source = StageSource(
             settings.redis_url,
             settings.control_url,
-            apply=self.desk.holds.apply,
+            apply=server.apply,
             written=barrier.note_written,
         )
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Until `stop` is set and all that was under way has ended."""
-        shipping = asyncio.create_task(self.tee.run())
+    async def run(self, stop: asyncio.Event, replaced: asyncio.Event, pipe: int) -> None:
+        """Until either is set and all that was under way has ended."""
+        shipping = asyncio.create_task(self.plane.shipper.run())
         tasks = [
             asyncio.create_task(work)
             for work in (
@@ -121,20 +139,33 @@ class _Worker:
                 self._report_on(),
             )
         ]
-        stopping = asyncio.create_task(stop.wait())
+        if self._funds is not None:
+            tasks.append(asyncio.create_task(self._funds.tend(self._engine)))
+        if pipe >= 0:
+            tasks.append(asyncio.create_task(beat(pipe, self.server.is_turning)))
+        ends = [asyncio.create_task(event.wait()) for event in (stop, replaced)]
         try:
-            await asyncio.wait((stopping, shipping, *tasks), return_when=asyncio.FIRST_COMPLETED)
-            await self.server.stop()
-            self.tee.stop(TEE_FLUSH_S)
+            await asyncio.wait((*ends, shipping, *tasks), return_when=asyncio.FIRST_COMPLETED)
+            if replaced.is_set():
+                await self._finish(stop)
+            await self.server.stop(PROXY_STOP_S, idle_s=PROXY_STOP_IDLE_S)
+            self.plane.shipper.stop(TEE_FLUSH_S)
             await shipping
         finally:
-            await _ended((stopping, shipping, *tasks))
+            await _ended((*ends, shipping, *tasks))
         for task in (shipping, *tasks):
             if not task.cancelled():
                 task.result()  # a part that must never end by itself may have failed
 
+    async def _finish(self, stop: asyncio.Event) -> None:
+        """Waits for its clients as long as an answer may take; `stop` cuts that short."""
+        finishing = asyncio.create_task(self.server.stop(PROXY_DRAIN_S, idle_s=PROXY_DRAIN_IDLE_S))
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait((finishing, stopping), return_when=asyncio.FIRST_COMPLETED)
+        await _ended((finishing, stopping))
+
     async def report(self) -> None:
-        holds, server, tee = self.desk.holds, self.server, self.tee
+        holds, server, plane = self.desk.holds, self.server, self.plane
         await self.source.report(
             WorkerReport(
                 worker=self.name,
@@ -142,10 +173,18 @@ class _Worker:
                 version=holds.snapshot.version,
                 drained=dict(holds.drained),
                 held=holds.held(),
-                captured=tee.captured,
-                dropped=dict(tee.dropped),
+                captured=plane.captured,
+                dropped=plane.dropped,
                 requests=server.requests,
                 at_s=time.time(),
+                proxy=self._proxy,
+                slot=self._slot,
+                implementation=plane.implementation,
+                clients=server.clients,
+                spooled_bytes=plane.shipper.spooled_bytes,
+                ahead_late=server.ahead_late,
+                ahead_failed=plane.ahead_log.failed if plane.ahead_log is not None else 0,
+                upstreams_down=server.upstreams_down,
             )
         )
 
@@ -154,8 +193,11 @@ class _Worker:
         await self.desk.close()
         await self.source.leave(self.name)
         await self.source.close()
-        await self.tee.close()
+        await self.plane.close()
+        await self._own.close()
         await self._ids.close()
+        if self._funds is not None:
+            await self._funds.close()
         await self._legacy.close()
 
     async def _read_stage(self, symbol: str) -> InstrumentStage | None:
@@ -178,4 +220,4 @@ async def _ended(tasks: Iterable[asyncio.Task[Any]]) -> None:
     while pending:
         for task in pending:
             task.cancel()
-        _, pending = await asyncio.wait(pending, timeout=_CANCEL_AGAIN_S)
+        _, pending = await asyncio.wait(pending, timeout=CANCEL_AGAIN_S)

@@ -156,11 +156,14 @@ def _order_checks(evidence: _Evidence) -> tuple[Check, ...]:
         for told, row in cancels
         if (row.state, row.remaining) != ("cancelled", told.cancelled_remaining)
     )
+    closed = [(told, row) for told, row in pairs if told.closed]
+    still_open = (f"order {told.order_id}" for told, row in closed if row.state == "open")
     return (
         _check("orders are as they were asked for", len(pairs), as_asked),
         _check("trades are as the takers were told", sum(map(_fill_count, pairs)), fills),
         _check("final states are as they were told", len(pairs), states),
         _check("cancelled orders are as they were told", len(cancels), canceled),
+        _check("orders that were told to be closed are closed", len(closed), still_open),
         _check("orders and their trades add up", len(rows), _wrong_sums(evidence.legacy)),
     )
 

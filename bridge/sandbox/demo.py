@@ -13,11 +13,13 @@ import msgspec
 
 from bridge.sandbox.demo_report import DemoReport, InstrumentReport
 from bridge.sandbox.demo_story import AFTER, BEFORE, Story, latency_of, percentiles
-from bridge.sandbox.load import Load
+from bridge.sandbox.load import DEFAULT_MIX, Load
 
 FLIPPED, UNFAIR, DARK = "BTC-USD", "ETH-USD", "SOL-USD"
 SYMBOLS = (FLIPPED, UNFAIR, DARK)
 FAULTS = (f"priority:{UNFAIR}:0.05", f"dark:{DARK}:2")
+
+_BULK = 0.02  # share of requests with several orders; of several instruments, mostly
 
 _KILLED = "the engine is killed and recovers"
 _BACK = "rolled back"
@@ -49,7 +51,8 @@ class Demo:
         self._story = story
         self._seed = seed
         self._tempo = tempo
-        self._load = Load(story.world.proxy_url, seed=seed, rate_per_s=tempo.rate_per_s)
+        mix = msgspec.structs.replace(DEFAULT_MIX, bulk=_BULK)
+        self._load = Load(story.world.proxy_url, seed=seed, rate_per_s=tempo.rate_per_s, mix=mix)
         self._fills_compared = 0  # of BTC-USD before its flips: each load counts anew
 
     async def run(self) -> DemoReport:
@@ -75,13 +78,13 @@ class Demo:
             seed=self._seed,
             fills_compared=self._fills_compared
             + sum(i.counts.fills for i in instruments if i.symbol != FLIPPED),
-            offered=f"{self._tempo.rate_per_s:g} requests/s in all, open loop",
+            offered=f"{self._tempo.rate_per_s:g} requests/s in all, {_BULK:.0%} bulk, open loop",
         )
 
     async def _open_market(self) -> None:
         self._story.say(
             f"three instruments trade through the proxy, {self._tempo.rate_per_s:g} requests/s in "
-            "all: the monolith answers, the proxy passes on"
+            f"all, {_BULK:.0%} with several orders: the monolith answers, the proxy passes on"
         )
         self._load.phase("warm-up")
         await self._load.start()

@@ -103,11 +103,16 @@ class World:
         return next((c.pid for c in children if c.name == part and c.state == "ready"), 0)
 
     def kill(self, part: str) -> int:
-        """Kills it with -9; returns the process id that it had."""
+        """Kills it with -9, and all its own processes: a worker that outlived its master would
+        answer what it has begun. Returns the process id that it had.
+        """
         pid = self.pid(part)
         if not pid:
             raise StartFailed(f"{part} does not run: see {self.data.log(part)}")
-        os.kill(pid, signal.SIGKILL)
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        for one in (pid, *map(int, children)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(one, signal.SIGKILL)
         return pid
 
     def _start_monolith(self) -> None:
@@ -150,7 +155,10 @@ class World:
             time.sleep(WORLD_POLL_S)
 
     def _config_text(self, application_url: str, upstream: str) -> str:
-        text = example_config(application_url, upstream)
+        return example_config(application_url, upstream) + self._own_config()
+
+    def _own_config(self) -> str:
+        text = ""
         listens = {name: processes.free_port() for name in ("engine", "control", "proxy")}
         for name, port in listens.items():
             text += f'\n[{name}]\nlisten = "127.0.0.1:{port}"\n'

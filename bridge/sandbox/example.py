@@ -11,6 +11,11 @@ from bridge.sandbox.provision import RAILSWITCH_ROLE, as_role
 def example_config(application_url: str, upstream: str) -> str:
     """As text; its data directory is beside the file that it is written to."""
     text = resources.files("bridge.sandbox").joinpath("railswitch.toml").read_text()
+    return fitted(text, application_url, upstream)
+
+
+def fitted(text: str, application_url: str, upstream: str) -> str:
+    """A configuration with the places of its monolith."""
     for key, value in (
         ("database_url", as_role(application_url, RAILSWITCH_ROLE)),
         ("install_url", application_url),

@@ -71,6 +71,10 @@ _ORDERS_OF_MEMBER = (
     "SELECT * FROM orders WHERE member_id = %s AND (%s::text IS NULL OR market_id = %s)"
     " AND (%s::int IS NULL OR state = %s) ORDER BY id DESC LIMIT %s"
 )
+_OPEN_ORDERS_OF_MEMBER = (
+    "SELECT id FROM orders WHERE member_id = %s AND state = 0"
+    " AND (%s::text IS NULL OR market_id = %s) AND (%s::int IS NULL OR side = %s) ORDER BY id"
+)
 _LATEST_TRADES = "SELECT * FROM trades WHERE market_id = %s ORDER BY id DESC LIMIT %s"
 
 _HIGHEST_PRICE = Decimal(10**11)
@@ -143,6 +147,11 @@ class Exchange:
         for trade in await self._rows(_TRADES_OF_TAKERS, [[row["id"] for row in rows]]):
             trades.setdefault(trade["taker_order_id"], []).append(trade)
         return rows, trades
+
+    async def open(self, member: int, market: str | None, side: int | None) -> list[int]:
+        """The ids of the member's open orders."""
+        values = [member, market, market, side, side]
+        return [row["id"] for row in await self._rows(_OPEN_ORDERS_OF_MEMBER, values)]
 
     async def trades(self, market: str) -> list[Row]:
         return await self._rows(_LATEST_TRADES, [market, SANDBOX_ROWS_SHOWN_MAX])

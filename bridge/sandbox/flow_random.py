@@ -25,11 +25,20 @@ class Mix(msgspec.Struct, frozen=True, kw_only=True):
     crossing: float = 0.15  # limit, good till cancelled, at a price that probably trades
     ioc: float = 0.07
     market: float = 0.03
+    bulk: float = 0.0  # apart from the others: requests that place or cancel several orders
 
 
 class CancelWish(msgspec.Struct, frozen=True):
     order_id: int
     symbol: str
+
+
+class BulkWish(msgspec.Struct, frozen=True):
+    """One of three: new orders, orders to cancel, or every order of a symbol to cancel."""
+
+    symbol: str  # of the first order, or of all
+    places: tuple[Wish, ...] = ()
+    cancels: tuple[int, ...] = ()
 
 
 class Walk:
@@ -75,6 +84,25 @@ class Member:
         return self._wish(
             walk, "limit", "gtc", crosses=draw < mix.cancel + mix.market + mix.ioc + mix.crossing
         )
+
+    def bulk(self) -> BulkWish | None:
+        """None: this time it asks for one order only, by `next`."""
+        if not self._mix.bulk or self._chance.random() >= self._mix.bulk:
+            return None
+        draw = self._chance.random()
+        if draw < 0.6 or not self._open:
+            walks = self._chance.choices(self._walks, self._weights, k=self._chance.randint(2, 5))
+            places = tuple(
+                self._wish(walk, "limit", "gtc", self._chance.random() < 0.2) for walk in walks
+            )
+            return BulkWish(places[0].symbol, places=places)
+        if draw < 0.9:
+            count = min(len(self._open), self._chance.randint(1, 4))
+            wishes = [self._cancel() for _ in range(count)]
+            return BulkWish(wishes[0].symbol, cancels=tuple(one.order_id for one in wishes))
+        symbol = next(reversed(self._open.values()))
+        self._open = {one: its for one, its in self._open.items() if its != symbol}
+        return BulkWish(symbol)
 
     def _cancel(self) -> CancelWish:
         """Mostly one of the newest, as in real flow: most cancels come soon."""

@@ -89,11 +89,6 @@ class Load:
             self._phase = name
             self._phases.clear()
 
-    def set_rate(self, rate_per_s: float) -> None:
-        """Of an open loop."""
-        assert self._pacer is not None, "a closed loop has no rate"
-        self._pacer.rate_per_s = rate_per_s
-
     def pause(self) -> None:
         """No more requests become due; `quiet` waits for those that are."""
         self._going = False
@@ -152,6 +147,13 @@ class Load:
                 await asyncio.sleep(LOAD_RETRY_S)
 
     async def _one(self, member: Member, sender: Sender, scheduled_ns: int) -> None:
+        bulk = member.bulk()
+        if bulk is not None:
+            phase = self._phases.get(bulk.symbol, self._phase)
+            for taken in await sender.bulk(member.number, bulk, scheduled_ns, phase):
+                if taken.state == "open":
+                    member.rests(taken.order_id, taken.wish.symbol)
+            return
         wish = member.next()
         phase = self._phases.get(wish.symbol, self._phase)
         if isinstance(wish, CancelWish):

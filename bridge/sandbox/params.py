@@ -9,9 +9,11 @@ import re
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
-from urllib.parse import parse_qsl
 
 import msgspec
+
+from bridge.sandbox import rack
+from bridge.sandbox.rack import BadRequest
 
 SIDES = ("buy", "sell")  # the position is the database's value
 ORDER_TYPES = ("limit", "market")
@@ -21,19 +23,15 @@ STATES = ("open", "filled", "cancelled")
 NUMBER_MAX = 1_000_000_000
 _FIELDS = ("market", "side", "order_type", "time_in_force", "price", "quantity")
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?", re.ASCII)
-_NESTED_NAME = re.compile(r"[^\[\]]+(\[[^\[\]]+\])*")
 _JSON_TYPES = ("application/json", "text/x-json", "application/jsonrequest")  # Rails' synonyms
 _IDENTIFIER = re.compile(r"[0-9]{1,19}", re.ASCII)
+_JSON_DEPTH_MAX = 100  # Ruby's parser
 _BIGINT_MAX = 2**63 - 1
 
 # A number with a fraction or an exponent stays as it was written: it never passes through a float.
 _json = msgspec.json.Decoder(float_hook=str)
 
 Errors = dict[str, list[str]]
-
-
-class BadRequest(Exception):
-    """The body is not what its content type says, or there is no order in it: 400."""
 
 
 class MarketRules(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,59 +60,86 @@ def identifier(text: str | None) -> int | None:
     return value if 0 < value <= _BIGINT_MAX else None
 
 
-def order_params(content_type: str, query: str, body: bytes) -> dict[str, Any]:
+def order_params(
+    content_type: str, query: str, body: bytes, method: str = "POST"
+) -> dict[str, Any]:
     """The `order` of a request; a JSON object without that key is taken for the order itself.
 
-    The query overrides the body, as in Rails. Raises BadRequest.
+    `method` as the client sent it. Raises BadRequest.
     """
-    media_type = content_type.partition(";")[0].strip().lower()
-    params: dict[str, Any] = {}
-    if media_type in _JSON_TYPES and body:
-        params = _json_object(body)
-        if "order" not in params:
-            params["order"] = {name: params[name] for name in _FIELDS if name in params}
-    elif media_type == "application/x-www-form-urlencoded":
-        params = _form(_text(body))
-    from_query = _form(query)
-    order = from_query.get("order", params.get("order"))
+    from_body, from_query = _params(content_type, query, body, method)
+    params = from_body | from_query
+    if "order" not in params and rack.media_type(content_type) in _JSON_TYPES:
+        params["order"] = {name: from_body[name] for name in _FIELDS if name in from_body}
+    order = params.get("order")
     if not isinstance(order, dict) or not order:
         raise BadRequest
     return order
 
 
-def _text(body: bytes) -> str:
-    try:
-        return body.decode()
-    except UnicodeDecodeError as error:
-        raise BadRequest from error
+def orders_params(
+    content_type: str, query: str, body: bytes, method: str = "POST"
+) -> list[dict[str, Any]]:
+    """`params.expect(orders: [[...]])`: what is no object is left out. Raises BadRequest."""
+    from_body, from_query = _params(content_type, query, body, method)
+    given = (from_body | from_query).get("orders")
+    orders = [one for one in given if isinstance(one, dict)] if isinstance(given, list) else []
+    if not orders:
+        raise BadRequest
+    return orders
+
+
+def ids_params(
+    content_type: str, query: str, body: bytes, method: str = "DELETE"
+) -> list[int | None]:
+    """`params.expect(ids: [])`: nothing but plain values; None for what is no id. Raises
+    BadRequest.
+    """
+    from_body, from_query = _params(content_type, query, body, method)
+    given = (from_body | from_query).get("ids")
+    ids = [one for one in given if one is not None] if isinstance(given, list) else []
+    if not ids or any(isinstance(one, dict | list) for one in ids):
+        raise BadRequest
+    return [None if isinstance(one, bool) else identifier(str(one)) for one in ids]
+
+
+def filter_params(query: str) -> tuple[str | None, int | None]:
+    """Market and side of a cancel of everything: where they are present. Raises BadRequest."""
+    params = rack.nested(query.encode("latin-1", "replace"))
+    market, side = params.get("market"), params.get("side")
+    if not isinstance(market, str | None) or not isinstance(side, str | None):
+        raise BadRequest
+    code = None if _blank(side) else SIDES.index(side) if side in SIDES else -1
+    return None if _blank(market) else market, code
+
+
+def _params(
+    content_type: str, query: str, body: bytes, method: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Of the body, and of the query, which overrides them."""
+    from_body: dict[str, Any] = {}
+    if rack.media_type(content_type) in _JSON_TYPES:
+        from_body = _json_object(body) if body else {}
+    elif rack.is_form(content_type, method):
+        from_body = rack.nested(body)
+    return from_body, rack.nested(query.encode("latin-1", "replace"))
 
 
 def _json_object(body: bytes) -> dict[str, Any]:
     try:
         parsed = _json.decode(body)
+        is_deep = _depth(parsed) > _JSON_DEPTH_MAX
     except (msgspec.DecodeError, RecursionError) as error:
         raise BadRequest from error
-    return parsed if isinstance(parsed, dict) else {}
+    if is_deep:
+        raise BadRequest
+    return parsed if isinstance(parsed, dict) else {"_json": parsed}
 
 
-def _form(text: str) -> dict[str, Any]:
-    """Rack's nested names: `order[price]=1`. A name can't be both a value and a group."""
-    params: dict[str, Any] = {}
-    try:
-        pairs = parse_qsl(text, keep_blank_values=True, errors="strict")
-    except ValueError as error:
-        raise BadRequest from error
-    for name, value in pairs:
-        if not _NESTED_NAME.fullmatch(name):
-            continue
-        *groups, last = re.findall(r"[^\[\]]+", name)
-        inner = params
-        for group in groups:
-            inner = inner.setdefault(group, {})
-            if not isinstance(inner, dict):
-                raise BadRequest
-        inner[last] = value
-    return params
+def _depth(value: Any) -> int:
+    if isinstance(value, dict):
+        return 1 + max(map(_depth, value.values()), default=0)
+    return 1 + max(map(_depth, value), default=0) if isinstance(value, list) else 0
 
 
 def validate(

@@ -34,7 +34,7 @@ class FillTold(msgspec.Struct, frozen=True):
 
 
 class ClientOrder(msgspec.Struct, kw_only=True):
-    """An order that a client has an answer for. Only its cancel ever changes it."""
+    """An order that a client has an answer for. Only answers to cancels ever change it."""
 
     order_id: int
     wish: Wish
@@ -43,6 +43,8 @@ class ClientOrder(msgspec.Struct, kw_only=True):
     remaining: Decimal  # as answered
     fills: tuple[FillTold, ...]  # in which it was the taker
     cancelled_remaining: Decimal | None = None  # as the answer to its cancel said
+    request: str = ""  # whose answer told of it; a bulk request's told of several
+    closed: bool = False  # an answer said that it is not open, or that nothing of its kind is left
 
 
 class Unanswered(msgspec.Struct, frozen=True, kw_only=True):

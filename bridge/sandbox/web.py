@@ -16,9 +16,10 @@ import psycopg
 from aiohttp import web
 
 from bridge.limits import SANDBOX_BODY_BYTES_MAX
-from bridge.sandbox import params, render
-from bridge.sandbox.exchange import Exchange, NotOpen
-from bridge.sandbox.params import BadRequest, MarketRules
+from bridge.sandbox import params, rack, render
+from bridge.sandbox.exchange import Exchange, NotOpen, Row
+from bridge.sandbox.params import MarketRules
+from bridge.sandbox.rack import BadRequest
 
 _log = logging.getLogger(__name__)
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -36,6 +37,7 @@ _DEFAULT_HEADERS = {
     "Referrer-Policy": "strict-origin-when-cross-origin",
     "Vary": "Accept",
 }
+_NOT_OPEN = {"state": ["is not open"]}
 # What `ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE` is for: someone keeps this row from being written.
 _WRITE_REFUSED = "55000"
 
@@ -50,13 +52,7 @@ def application(exchange: Exchange, rules: dict[str, MarketRules]) -> web.Applic
     app.on_response_prepare.append(_forget_the_server)
     app[_EXCHANGE] = exchange
     app[_RULES] = rules
-    app.router.add_post("/api/v1/orders", _create_order)
-    app.router.add_get("/api/v1/orders", _list_orders)
-    app.router.add_get("/api/v1/orders/{id}", _show_order)
-    app.router.add_delete("/api/v1/orders/{id}", _destroy_order)
-    app.router.add_get("/api/v1/trades", _list_trades)
-    app.router.add_get("/api/v1/markets", _list_markets)
-    app.router.add_get("/up", _up)
+    app.router.add_route("*", "/{path:.*}", _route)
     return app
 
 
@@ -105,11 +101,27 @@ async def _answered(request: web.Request, handler: _Handler) -> web.StreamRespon
         return _status(HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
+async def _route(request: web.Request) -> web.StreamResponse:
+    """By method and path as they came: aiohttp's own router has another mind than Rails'."""
+    body = await request.read() if request.method == "POST" else b""
+    method = rack.effective_method(
+        request.method,
+        ", ".join(request.headers.getall("X-HTTP-Method-Override", ())) or None,
+        request.headers.get("Content-Type", ""),
+        body,
+    )
+    found = _ROUTES.recognize(method, request.raw_path)
+    if found is None:
+        return _status(HTTPStatus.NOT_FOUND)
+    handler, path_params = found
+    request.match_info.update(path_params)
+    response: web.StreamResponse = await handler(request)
+    return response
+
+
 async def _create_order(request: web.Request) -> web.Response:
     member = _member(request)
-    body = await request.read()
-    content_type = request.headers.get("Content-Type", "")
-    given = params.order_params(content_type, request.rel_url.raw_query_string, body)
+    given = params.order_params(*await _given(request))
     rules = request.app[_RULES]
     order = params.validate(given, member, rules)
     if isinstance(order, dict):
@@ -124,8 +136,47 @@ async def _destroy_order(request: web.Request) -> web.Response:
     if row is None:
         return _status(HTTPStatus.NOT_FOUND)
     if isinstance(row, NotOpen):
-        return _json(422, {"errors": {"state": ["is not open"]}})
+        return _json(422, {"errors": _NOT_OPEN})
     return _json(200, {"order": render.order(row)})
+
+
+async def _create_orders(request: web.Request) -> web.Response:
+    """Each in a transaction of its own, one after the other."""
+    member = _member(request)
+    rules = request.app[_RULES]
+    shown = []
+    for given in params.orders_params(*await _given(request)):
+        order = params.validate(given, member, rules)
+        if isinstance(order, dict):
+            shown.append({"errors": order})
+        else:
+            shown.append(render.order(*await request.app[_EXCHANGE].place(order)))
+    return _json(201, {"orders": shown})
+
+
+async def _destroy_orders(request: web.Request) -> web.Response:
+    member = _member(request)
+    shown = []
+    for order_id in params.ids_params(*await _given(request)):
+        row = await request.app[_EXCHANGE].cancel(order_id, member) if order_id else None
+        shown.append(_cancelled(row))
+    return _json(200, {"orders": shown})
+
+
+def _cancelled(row: Row | NotOpen | None) -> dict[str, Any]:
+    if row is None:
+        return {"errors": {"base": [HTTPStatus.NOT_FOUND.phrase]}}
+    return {"errors": _NOT_OPEN} if isinstance(row, NotOpen) else render.order(row)
+
+
+async def _destroy_all_orders(request: web.Request) -> web.Response:
+    """The member's open orders, one transaction for each, by id."""
+    member = _member(request)
+    exchange = request.app[_EXCHANGE]
+    market, side = params.filter_params(_query(request))
+    rows = [await exchange.cancel(one, member) for one in await exchange.open(member, market, side)]
+    # What was filled meanwhile is not among them.
+    return _json(200, {"orders": [render.order(row) for row in rows if isinstance(row, dict)]})
 
 
 async def _show_order(request: web.Request) -> web.Response:
@@ -159,6 +210,15 @@ async def _up(_: web.Request) -> web.Response:
     return web.Response(body=_UP_PAGE, content_type="text/html", charset="utf-8")
 
 
+async def _given(request: web.Request) -> tuple[str, str, bytes, str]:
+    content_type = request.headers.get("Content-Type", "")
+    return content_type, _query(request), await request.read(), request.method
+
+
+def _query(request: web.Request) -> str:
+    return request.raw_path.partition("?")[2]
+
+
 def _member(request: web.Request) -> int:
     member = params.identifier(request.headers.get("X-Member-Id"))
     if member is None:
@@ -180,3 +240,19 @@ def _json(status: int, value: Any) -> web.Response:
 
 def _status(status: HTTPStatus) -> web.Response:
     return _json(status, {"status": int(status), "error": status.phrase})
+
+
+_ROUTES = rack.Routes(
+    [
+        ("POST", "/api/v1/orders/batch", _create_orders),
+        ("DELETE", "/api/v1/orders/batch", _destroy_orders),
+        ("POST", "/api/v1/orders", _create_order),
+        ("DELETE", "/api/v1/orders", _destroy_all_orders),
+        ("GET", "/api/v1/orders", _list_orders),
+        ("GET", "/api/v1/orders/:id", _show_order),
+        ("DELETE", "/api/v1/orders/:id", _destroy_order),
+        ("GET", "/api/v1/trades", _list_trades),
+        ("GET", "/api/v1/markets", _list_markets),
+        ("GET", "/up", _up),
+    ]
+)

@@ -6,22 +6,27 @@ import asyncio
 import contextlib
 import re
 import socket
+import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import plane_rig
 import uvloop
 
 import bridge.sandbox
+from bridge import limits
 from bridge.config import load
-from bridge.proxy.dialect import Dialect
-from bridge.proxy.ids import LegacyOrders, OrderIds, OrderIndex
-from bridge.proxy.live import LiveOrders, WriteBarrier
-from bridge.proxy.orders import OrderDesk
-from bridge.proxy.route import Router
-from bridge.proxy.server import Server
-from bridge.proxy.tee import Tee
+from bridge.proxy.capture.home import Home
+from bridge.proxy.capture.redact import Redaction
+from bridge.proxy.capture.ship import Shipper
+from bridge.proxy.desk.dialect import Dialect
+from bridge.proxy.desk.ids import LegacyOrders, OrderIds
+from bridge.proxy.desk.live import LiveOrders
+from bridge.proxy.desk.orders import OrderDesk
+from bridge.proxy.desk.session import WriteBarrier
+from bridge.proxy.listening import listening_socket
 from bridge.stage import InstrumentStage, Stage, StageSnapshot
 from engine.client import Answer
 from engine.errors import EngineUnavailable
@@ -34,6 +39,7 @@ SCALES = scales(CONFIG.instruments)
 DIALECT = Dialect(MAPPING.responses, MAPPING.words, SCALES)
 NOWHERE = "redis://127.0.0.1:1/0"  # nothing listens there
 PATIENCE_S = 20.0
+PLANE = "python"  # that `Front` is made with; the fixture `plane` sets it
 
 _T = TypeVar("_T")
 Handler = Callable[["Visit"], Awaitable[None]]
@@ -102,14 +108,26 @@ class Monolith:
         self.requests: list[bytes] = []
         self.connections = 0
         self.port = 0
+        self.path: Path | None = None  # of its Unix socket, where it has one instead of a port
         self._answer = answer
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
 
+    @property
+    def upstream(self) -> str:
+        return f"unix:{self.path}" if self.path else f"http://127.0.0.1:{self.port}"
+
     async def __aenter__(self) -> Monolith:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
+        await self.start()
         return self
+
+    async def start(self) -> None:
+        """Where it was before, after a stop."""
+        if self.path is not None:
+            self._server = await asyncio.start_unix_server(self._serve, self.path)
+            return
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
 
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
@@ -206,24 +224,34 @@ class Front:
 
     def __init__(
         self,
-        upstream_port: int,
-        *,
+        *upstreams: str,
         engine: Any = None,
         legacy_url: str = "postgresql://nobody@127.0.0.1:1/nothing",
         redis_url: str = NOWHERE,
-        upstream_head_s: float = 60.0,
+        home: Home | None = None,
+        spool_bytes_max: int = 1 << 20,
+        redact: Sequence[str] = (),
+        ahead: Any = None,
+        ahead_budget_s: float = PATIENCE_S,
+        **server: Any,
     ) -> None:
-        self.tee = Tee("worker-1", redis_url)
-        self.server = Server(
-            upstream_host="127.0.0.1",
-            upstream_port=upstream_port,
-            router=Router(MAPPING.routes),
-            identity_header=MAPPING.identity_header,
-            tee=self.tee,
-            upstream_head_s=upstream_head_s,
+        """`home`: of captures on the disk. `ahead`: the log that orders wait for. `server`: more
+        options for it.
+        """
+        captured = plane_rig.Captured(
+            home.number_file() if home is not None else None,
+            Redaction(redact) if redact else None,
+            ahead,
+            ahead_budget_s,
+        )
+        self.plane = PLANE
+        self.worker = home.name if home is not None else "worker-1"
+        made = plane_rig.make(PLANE, self.worker, upstreams, MAPPING, captured, **server)
+        self.server, self.tee, self.index = made
+        self.shipper = Shipper(
+            [self.tee], redis_url, home=home, spool_bytes_max=spool_bytes_max, ahead=ahead
         )
         self.legacy = LegacyOrders(legacy_url, MAPPING, SCALES)
-        self.index = OrderIndex()
         self.barrier = WriteBarrier(1)
         self.engine = engine or AwayEngine()
         self.ids = OrderIds(self.legacy, block=10)
@@ -247,7 +275,7 @@ class Front:
             responses=MAPPING.responses,
             read_stage=self._read_stage,
             drained_changed=self._note_drained,
-            forward=self.server.pool.send,
+            forward=self.server.forward,
         )
         self.port = 0
         self._version = 0
@@ -256,7 +284,7 @@ class Front:
         self.set_stages()
 
     async def __aenter__(self) -> Front:
-        self.port = await self.server.listen("127.0.0.1", 0)
+        self.port = await self.server.listen(listening_socket("127.0.0.1", 0))
         self._sweeping = asyncio.create_task(self.server.sweep())
         return self
 
@@ -270,7 +298,7 @@ class Front:
         await self.desk.close()
         await self.ids.close()
         await self.legacy.close()
-        await self.tee.close()
+        await self.shipper.close()
 
     def set_stages(
         self,
@@ -295,10 +323,42 @@ class Front:
             epoch=epoch,
             holding=holding,
         )
-        self.desk.holds.apply(StageSnapshot(version=self._version, instruments=stages))
+        self.server.apply(StageSnapshot(version=self._version, instruments=stages))
 
-    async def client(self) -> Client:
-        client = Client(*await asyncio.open_connection("127.0.0.1", self.port))
+    @property
+    def connections(self) -> int:
+        """To the monoliths, now."""
+        return plane_rig.upstream_connections(self.plane, self.server)
+
+    @property
+    def waiting(self) -> int:
+        """Captures that are not shipped yet."""
+        return plane_rig.waiting_captures(self.plane, self.tee)
+
+    async def drains(self) -> None:
+        """Waits until nothing is under way that a flip would have to wait for."""
+        self.set_stages(holding=99)
+        await until(lambda: self.desk.holds.drained == {"BTC-USD": 99})
+        self.set_stages()
+
+    async def refuses(self) -> None:
+        """Waits until no client can connect any more."""
+        async with asyncio.timeout(PATIENCE_S):
+            with contextlib.suppress(ConnectionRefusedError):
+                while True:
+                    (await self.client()).close()
+                    await asyncio.sleep(0.005)
+
+    async def looks(self, seconds: float) -> None:
+        """Waits until the plane has looked at its bounds, so much later by its clock."""
+        loop = asyncio.get_running_loop()
+        then = loop.time() + seconds + 2 * limits.SWEEP_S
+        await until(lambda: loop.time() > then)
+
+    async def client(self, tls: ssl.SSLContext | None = None) -> Client:
+        name = "localhost" if tls is not None else None
+        opening = asyncio.open_connection("127.0.0.1", self.port, ssl=tls, server_hostname=name)
+        client = Client(*await opening)
         self._clients.append(client)
         return client
 
@@ -314,7 +374,7 @@ async def between(
     answer: bytes | Callable[[bytes], bytes] | Handler, **options: Any
 ) -> AsyncIterator[tuple[Front, Monolith]]:
     """A proxy in front of a scripted monolith."""
-    async with Monolith(answer) as monolith, Front(monolith.port, **options) as front:
+    async with Monolith(answer) as monolith, Front(monolith.upstream, **options) as front:
         yield front, monolith
 
 

@@ -7,9 +7,18 @@ import socket
 import threading
 
 import pytest
-from proxy_rig import Client, Front, Monolith, Visit, between, request, response, run, until
+from proxy_rig import (
+    Front,
+    Monolith,
+    Visit,
+    between,
+    request,
+    response,
+    run,
+    until,
+)
 
-from bridge.limits import HEAD_BYTES_MAX, TARGET_BYTES_MAX
+from bridge.limits import FIELDS_MAX, HEAD_BYTES_MAX, TARGET_BYTES_MAX
 
 HOST = b"GET / HTTP/1.1\r\nHost: h\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: h\r\n"
@@ -40,6 +49,12 @@ POST = b"POST / HTTP/1.1\r\nHost: h\r\n"
         (b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
         (HOST + b"Host: other\r\n\r\n", 400),
         (HOST + b"Host: h\r\n\r\n", 400),
+        (b"GET / HTTP/1.0\r\nHost: h\r\nHost: h\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a, b\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: u@h\r\n\r\n", 400),
+        (POST + b"Content_Length: 3\r\n\r\nabc", 400),
+        (POST + b"Content_Type: text/html\r\nContent-Length: 3\r\n\r\nabc", 400),
+        (POST + b"Transfer_Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\n\r\n", 400),
         (b"GET http://other/ HTTP/1.1\r\nHost: h\r\n\r\n", 400),
         (b"GET ftp://h/ HTTP/1.1\r\nHost: h\r\n\r\n", 400),
@@ -50,17 +65,21 @@ POST = b"POST / HTTP/1.1\r\nHost: h\r\n"
         (HOST + b": a\r\n\r\n", 400),
         (HOST + b"X Y: a\r\n\r\n", 400),
         (b"GET / HTTP/1.1\nHost: h\n\n", 400),
-        (b"GET /\r\n\r\n", 505),
+        (b"GET /\r\n\r\n", 400),
         (b"GET /a b HTTP/1.1\r\nHost: h\r\n\r\n", 400),
-        (b"GET /\xc3\xa9 HTTP/1.1\r\nHost: h\r\n\r\n", 400),
-        (b"get / HTTP/1.1\r\nHost: h\r\n\r\n", 400),
+        (b"GET /# HTTP/1.1\r\nHost: h\r\n\r\n", 400),
+        (b"GE(T / HTTP/1.1\r\nHost: h\r\n\r\n", 400),
+        (b"GET" * 11 + b" / HTTP/1.1\r\nHost: h\r\n\r\n", 400),
+        (b"GET * HTTP/1.1\r\nHost: h\r\n\r\n", 400),
         (b"GET / HTTP/2.0\r\nHost: h\r\n\r\n", 505),
-        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
+        (b"GET / HTTP/1.2\r\nHost: h\r\n\r\n", 505),
+        (b"GET / http/1.1\r\nHost: h\r\n\r\n", 400),
         (b"CONNECT h:80 HTTP/1.1\r\nHost: h\r\n\r\n", 405),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
         (b"GET /" + b"a" * TARGET_BYTES_MAX + b" HTTP/1.1\r\nHost: h\r\n\r\n", 414),
         (HOST + b"X: " + b"a" * HEAD_BYTES_MAX + b"\r\n\r\n", 431),
-        (HOST + b"X: a\r\n" * (HEAD_BYTES_MAX // 6) + b"\r\n", 431),
+        (HOST + b"X: a\r\n" * FIELDS_MAX + b"\r\n", 431),
     ],
 )
 def test_a_malformed_request_is_refused_and_goes_nowhere(sent: bytes, status: int) -> None:
@@ -100,7 +119,7 @@ def test_a_chunk_that_goes_wrong_on_the_way_breaks_the_request_off() -> None:
         async with between(monolith) as (front, _):
             client = await front.client()
             await client.send(POST + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
-            await until(lambda: front.server.pool._open)
+            await until(lambda: front.connections)
             await client.send(b"nonsense\r\n")
             assert (await client.rest()).startswith(b"HTTP/1.1 400 ")
             await until(lambda: got)
@@ -123,23 +142,23 @@ def test_a_client_that_goes_in_the_middle_of_a_body_breaks_the_request_off(end: 
         async with between(monolith) as (front, _):
             client = await front.client()
             await client.send(POST + b"Content-Length: 10\r\n\r\nabc")
-            await until(lambda: front.server.pool._open)
+            await until(lambda: front.connections)
             client.reset() if end == "reset" else client.close()
             await asyncio.wait_for(ended.wait(), 5)
-            await until(lambda: not front.server._clients)
+            await until(lambda: not front.server.clients)
 
     run(story())
 
 
-def unused_port() -> int:
+def unused() -> str:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        return f"http://127.0.0.1:{probe.getsockname()[1]}"
 
 
 def test_a_monolith_that_is_down_is_told_at_once() -> None:
     async def story() -> None:
-        async with Front(unused_port()) as front:
+        async with Front(unused()) as front:
             clients = [await front.client() for _ in range(3)]
             for client in clients:
                 await client.send(request("POST", "/api/v1/orders", b"{}"))
@@ -154,7 +173,7 @@ def test_a_monolith_that_is_down_is_told_at_once() -> None:
 
 def test_the_connection_to_the_client_outlives_the_monolith() -> None:
     async def story() -> None:
-        async with Monolith(response(b"x")) as monolith, Front(monolith.port) as front:
+        async with Monolith(response(b"x")) as monolith, Front(monolith.upstream) as front:
             client = await front.client()
             assert await client.ask(request()) == response(b"x")
             await monolith.stop()
@@ -241,11 +260,12 @@ def test_a_connection_that_the_monolith_has_closed_is_not_used_again() -> None:
             for n in range(1, 4):
                 assert await client.ask(request("POST")) == response(b"x")
                 assert script.connections == n
-                await until(lambda: not front.server.pool._open)
+                await until(lambda: not front.connections)
 
     run(story())
 
 
+@pytest.mark.one_plane("asks a connection of the asyncio pool; the behaviour is the test above")
 def test_a_connection_is_looked_at_before_it_is_used_again() -> None:
     """The monolith's farewell may have come, and not been read yet."""
     with socket.socket() as listening:
@@ -265,9 +285,9 @@ def test_a_connection_is_looked_at_before_it_is_used_again() -> None:
         thread.start()
 
         async def story() -> None:
-            async with Front(listening.getsockname()[1]) as front:
+            async with Front(f"http://127.0.0.1:{listening.getsockname()[1]}") as front:
                 assert await (await front.client()).ask(request()) == response(b"x")
-                (connection,) = front.server.pool._idle
+                (connection,) = front.server.pool.pools[0]._idle
                 later = connection.idle_since + 1.0
                 assert connection.is_usable(later)
                 close.set()
@@ -303,7 +323,7 @@ def test_a_monolith_that_does_not_answer_in_time_is_a_504() -> None:
     run(story())
 
 
-def test_the_pool_is_bounded_and_the_rest_wait_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pool_is_bounded_and_the_rest_wait_their_turn() -> None:
     go_on = asyncio.Event()
 
     async def monolith(visit: Visit) -> None:
@@ -313,12 +333,11 @@ def test_the_pool_is_bounded_and_the_rest_wait_their_turn(monkeypatch: pytest.Mo
             await visit.answer(response(sent.split(b" ")[1]))
 
     async def story() -> None:
-        async with between(monolith) as (front, script):
-            front.server.pool._connections_max = 3
+        async with between(monolith, upstream_connections_max=3) as (front, script):
             clients = [await front.client() for _ in range(10)]
             for n, client in enumerate(clients):
                 await client.send(request(target=f"/{n}"))
-            await until(lambda: len(front.server.pool._waiting) == 7)
+            await until(lambda: front.server.requests == 10)
             go_on.set()
             for n, client in enumerate(clients):
                 assert await client.response() == response(b"/%d" % n)
@@ -338,100 +357,18 @@ def test_who_stops_waiting_is_not_sent() -> None:
             await visit.answer(response(b"x"))
 
     async def story() -> None:
-        async with between(monolith) as (front, _):
-            front.server.pool._connections_max = 1
+        async with between(monolith, upstream_connections_max=1) as (front, _):
             first, second, third = [await front.client() for _ in range(3)]
             await first.send(request(target="/1"))
             await until(lambda: requests)
             await second.send(request(target="/2"))
             await third.send(request(target="/3"))
-            await until(lambda: len(front.server.pool._waiting) == 2)
+            await until(lambda: front.server.requests == 3)
             second.reset()
-            await until(lambda: len(front.server._clients) == 2)
+            await until(lambda: front.server.clients == 2)
             go_on.set()
             await first.response()
             await third.response()
             assert [one.split(b" ")[1] for one in requests] == [b"/1", b"/3"]
-
-    run(story())
-
-
-def test_stopping_lets_what_is_under_way_finish() -> None:
-    go_on = asyncio.Event()
-
-    async def monolith(visit: Visit) -> None:
-        await visit.request()
-        await go_on.wait()
-        await visit.answer(response(b"x"))
-
-    async def story() -> None:
-        async with between(monolith) as (front, _):
-            busy, idle = await front.client(), await front.client()
-            await busy.send(request())
-            await until(lambda: len(front.server._clients) == 2 and front.server.pool._open)
-            stopping = asyncio.create_task(front.server.stop())
-            assert await idle.rest() == b""
-            with pytest.raises(ConnectionRefusedError):
-                await front.client()
-            go_on.set()
-            got = await busy.rest()
-            assert got.endswith(b"\r\nConnection: close\r\n\r\nx")
-            await stopping
-
-    run(story())
-
-
-def slow(client: Client) -> None:
-    """Its socket takes nothing more."""
-    client.writer.transport.pause_reading()  # type: ignore[attr-defined]
-
-
-@pytest.mark.parametrize(
-    ("sent", "limit", "answered"),
-    [
-        pytest.param(b"GET / HTT", "CLIENT_HEAD_S", b"HTTP/1.1 408 ", id="half a head"),
-        pytest.param(POST + b"Content-Length: 9\r\n\r\na", "CLIENT_STALL_S", b"", id="half a body"),
-        pytest.param(b"", "CLIENT_IDLE_S", b"", id="nothing"),
-    ],
-)
-def test_a_client_that_stalls_is_let_go(
-    sent: bytes, limit: str, answered: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(f"bridge.proxy.client.{limit}", 0.05)
-
-    async def story() -> None:
-        async with between(response()) as (front, monolith):
-            client = await front.client()
-            await client.send(sent)
-            try:
-                got = await client.rest()
-            except ConnectionError:
-                got = b""
-            assert got.startswith(answered) if answered else got == b""
-            assert monolith.requests == []
-
-    run(story())
-
-
-def test_a_client_that_does_not_read_its_answer_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bridge.proxy.client.CLIENT_STALL_S", 0.05)
-    gone = asyncio.Event()
-
-    async def monolith(visit: Visit) -> None:
-        await visit.request()
-        try:
-            await visit.answer(b"HTTP/1.1 200 OK\r\n\r\n")
-            while True:
-                await visit.answer(b"x" * 65_536)
-        finally:
-            gone.set()
-
-    async def story() -> None:
-        async with between(monolith) as (front, _):
-            client = await front.client()
-            slow(client)
-            await client.send(request())
-            await asyncio.wait_for(gone.wait(), 10)
-            await until(lambda: not front.server._clients)
 
     run(story())

@@ -12,7 +12,8 @@ from switch_world import CONFIG, KEYS, Control, World, shadowing
 from test_proxy_live import monolith
 
 from bridge.control.messages import ActRequest
-from bridge.proxy.worker import ProxySettings, serve_worker
+from bridge.proxy.settings import ProxySettings
+from bridge.proxy.worker import serve_worker
 from engine.endpoint import Endpoint
 from engine.types import Role
 
@@ -37,8 +38,7 @@ async def worker(world: World, upstream_port: int) -> AsyncIterator[int]:
     settings = ProxySettings(
         listen_host="127.0.0.1",
         listen_port=0,
-        upstream_host="127.0.0.1",
-        upstream_port=upstream_port,
+        upstreams=(f"http://127.0.0.1:{upstream_port}",),
         mapping=CONFIG.mapping,
         instruments=CONFIG.instruments,
         redis_url=world.redis_url,

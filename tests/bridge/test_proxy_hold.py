@@ -10,8 +10,8 @@ import msgspec
 import pytest
 from proxy_rig import Client, Front, Visit, between, request, response, run, until
 
-from bridge.proxy import hold as hold_module
-from bridge.proxy.ids import KnownOrder
+from bridge.proxy.desk import hold as hold_module
+from bridge.proxy.desk.ids import KnownOrder
 from bridge.stage import InstrumentStage, Stage
 from engine.client import Answer
 from engine.reject import Reason
@@ -122,8 +122,7 @@ def test_released_orders_reach_the_engine_in_the_order_of_their_arrival() -> Non
 
 def test_released_orders_reach_the_monolith_in_order_on_one_connection() -> None:
     async def story() -> None:
-        async with between(response(b"x")) as (front, monolith):
-            front.server.pool._connections_max = 1
+        async with between(response(b"x"), upstream_connections_max=1) as (front, monolith):
             front.set_stages(holding=5)
             held = await send_all(front, [order(price=f"{n}.0") for n in range(1, 21)])
             front.set_stages()
@@ -153,7 +152,7 @@ def test_a_worker_has_drained_when_its_last_answer_has_come() -> None:
             changes = front.drained_changes
             go_on.set()
             await under_way[0].response()
-            assert front.desk.holds.drained == {"BTC-USD": 5}
+            await until(lambda: front.desk.holds.drained == {"BTC-USD": 5})
             assert front.drained_changes == changes + 1
             front.set_stages()
             assert front.desk.holds.drained == {}
@@ -170,7 +169,7 @@ def test_other_instruments_under_way_do_not_keep_a_worker_from_draining() -> Non
         async with between(monolith) as (front, _):
             await send_all(front, [order("ETH-USD")])
             front.set_stages(holding=5)
-            assert front.desk.holds.drained == {"BTC-USD": 5}
+            await until(lambda: front.desk.holds.drained == {"BTC-USD": 5})
 
     run(story())
 
@@ -185,18 +184,23 @@ def test_other_instruments_under_way_do_not_keep_a_worker_from_draining() -> Non
     ],
 )
 def test_what_may_be_of_the_instrument_keeps_a_worker_from_draining(unknown: bytes) -> None:
+    go_on = asyncio.Event()
+
     async def monolith(visit: Visit) -> None:
-        await visit.reader.read()
+        await visit.reader.readuntil(b"\r\n\r\n")
+        await go_on.wait()
+        await visit.answer(response(b"x"))
 
     async def story() -> None:
         async with between(monolith) as (front, _):
             (client,) = await send_all(front, [unknown])
             front.set_stages(holding=5)
+            await until(lambda: front.desk.holds.under_way == 1)
             assert front.desk.holds.drained == {}
+            go_on.set()
+            await client.response()
             client.reset()
-            await until(
-                lambda: front.desk.holds.drained == {"BTC-USD": 5} or front.server._detached
-            )
+            await until(lambda: front.desk.holds.drained == {"BTC-USD": 5})
 
     run(story())
 
@@ -225,7 +229,7 @@ def test_the_instruments_of_orders_are_learnt_from_passing_answers() -> None:
         async with between(answer) as (front, _):
             client = await front.client()
             await client.ask(order())
-            assert front.index.get(41) == KnownOrder("BTC-USD", 7)
+            await until(lambda: front.index.get(41) == KnownOrder("BTC-USD", 7))
 
     run(story())
 
@@ -257,13 +261,13 @@ def test_a_hold_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
             for _ in range(2):
                 front.set_stages(holding=5)
                 held = await send_all(front, [order()] * 20)
-                room = front.desk.holds.held()
-                assert 0 < room < 20
+                room = 2 * len(order()) // len(order().partition(b"\r\n\r\n")[2])
+                for client in held[room:]:
+                    assert (await client.response()).startswith(b"HTTP/1.1 503 ")
+                assert 0 < room == front.desk.holds.held() < 20
                 front.set_stages()
-                got = [await one.response() for one in held]
-                assert [one.startswith(b"HTTP/1.1 200") for one in got] == [True] * room + [
-                    False
-                ] * (20 - room)
+                for client in held[:room]:
+                    assert (await client.response()).startswith(b"HTTP/1.1 200 ")
 
     run(story())
 
@@ -328,7 +332,7 @@ def test_nobody_overtakes_an_order_that_waits_for_news() -> None:
             (first,) = await send_all(front, [order(price="1.0")])
             await until(lambda: front.desk.holds.held() == 1)
             (second,) = await send_all(front, [order(price="2.0")])
-            assert front.desk.holds.held() == 2
+            await until(lambda: front.desk.holds.held() == 2)
             assert len(engine.commands) == 1
             front.set_stages(Stage.LIVE, epoch=3)
             await first.response()
@@ -340,7 +344,6 @@ def test_nobody_overtakes_an_order_that_waits_for_news() -> None:
 
 def test_an_engine_that_never_agrees_ends_in_a_503(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hold_module, "HOLD_S", 0.05)
-    monkeypatch.setattr("bridge.proxy.orders.HOLD_S", 0.05)
 
     async def story() -> None:
         engine = ScriptedEngine(rejected(Reason.STALE_EPOCH))
@@ -369,7 +372,7 @@ def test_a_live_instrument_drains_when_the_engine_has_answered() -> None:
             assert front.desk.holds.drained == {}
             engine.go_on.set()
             await client.response()
-            assert front.desk.holds.drained == {"BTC-USD": 6}
+            await until(lambda: front.desk.holds.drained == {"BTC-USD": 6})
 
     run(story())
 
@@ -384,7 +387,7 @@ def test_a_command_under_way_counts_though_its_client_has_gone() -> None:
             (client,) = await send_all(front, [order()])
             await until(lambda: engine.commands)
             client.reset()
-            await until(lambda: not front.server._clients)
+            await until(lambda: front.server.clients == 0)
             front.set_stages(Stage.LIVE, epoch=2, holding=6)
             assert front.desk.holds.drained == {}
             engine.go_on.set()
@@ -399,11 +402,11 @@ def test_who_goes_away_while_held_is_not_sent() -> None:
             front.set_stages(holding=5)
             first, second = await send_all(front, [order(price="1.0"), order(price="2.0")])
             first.reset()
-            await until(lambda: len(front.server._clients) == 1)
+            await until(lambda: front.server.clients == 1)
             front.set_stages()
             await second.response()
             assert [price_of(sent) for sent in monolith.requests] == ["2.0"]
-            assert front.desk.holds._under_way == set()
+            await until(lambda: front.desk.holds.under_way == 0)
 
     run(story())
 

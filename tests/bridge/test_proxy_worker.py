@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import msgspec
 import psycopg
@@ -27,7 +27,8 @@ from proxy_rig import (
 
 from bridge.errors import PortInUse, StageUnknown
 from bridge.proxy import master
-from bridge.proxy.worker import ProxySettings, serve_worker
+from bridge.proxy.settings import ProxySettings
+from bridge.proxy.worker import serve_worker
 from bridge.stage import (
     STAGES_CHANNEL,
     STAGES_KEY,
@@ -46,15 +47,13 @@ from shadow.capture import CAPTURE_STREAM, decode_batch
 FIELDS = [("Content-Type", "application/json"), ("X-Member-Id", "7")]
 ORDER = request("POST", "/api/v1/orders", b'{"order":{"market":"BTC-USD"}}', FIELDS)
 NO_DATABASE = "postgresql://nobody@127.0.0.1:1/nothing"
-Serve = Callable[..., object]
 
 
 def settings(upstream_port: int, redis_url: str, control_url: str) -> ProxySettings:
     return ProxySettings(
         listen_host="127.0.0.1",
         listen_port=0,
-        upstream_host="127.0.0.1",
-        upstream_port=upstream_port,
+        upstreams=(f"http://127.0.0.1:{upstream_port}",),
         mapping=CONFIG.mapping,
         instruments=CONFIG.instruments,
         redis_url=redis_url,
@@ -116,7 +115,9 @@ def write_stages(url: str, stage: str = "shadow", holding: int = 0) -> None:
         )
 
 
-def test_it_starts_from_the_control_store(redis_url: str, control_database: str) -> None:
+def test_it_starts_from_the_control_store(
+    redis_url: str, control_database: str, plane: str
+) -> None:
     write_stages(control_database, holding=7)
 
     async def story() -> None:
@@ -125,7 +126,7 @@ def test_it_starts_from_the_control_store(redis_url: str, control_database: str)
                 with redis.Redis.from_url(redis_url) as connection:
                     (report,) = reports(connection)
                     assert report.drained == {"BTC-USD": 7}
-                    assert report.pid == os.getpid()
+                    assert (report.pid, report.implementation) == (os.getpid(), plane)
                     assert connection.ttl(WORKERS_KEY_PREFIX + report.worker) in range(1, 6)
                 client = await connect(port)
                 assert (await client.ask(request())).endswith(b"x")
@@ -222,7 +223,7 @@ def test_captures_come_to_the_stream_and_a_stopped_worker_leaves(
         captures = [capture for _, fields in entries for capture in decode_batch(fields)]
         assert [capture.number for capture in captures] == [1, 2, 3, 4, 5]
         assert len({capture.worker for capture in captures}) == 1
-        assert reports(connection) == []
+        assert connection.keys("railswitch:worker*") == []
 
     with redis.Redis.from_url(redis_url) as connection:
         run(story(connection))

@@ -1,0 +1,1 @@
+"""The asyncio plane: HTTP between clients and the monolith; the specification of the Rust one."""
