@@ -11,8 +11,19 @@ from typing import NamedTuple
 from shadow.feed import Feed, command_of, reference
 from shadow.instrument import Instrument
 from shadow.joins import Joins
+from shadow.later import Later
 from shadow.limits import OPERATIONS_PER_TRANSACTION_MAX, OWNERS_KEPT_MAX
-from shadow.operation import Cancel, LegacyTransaction, Operation, Place, Touch, Unexplained
+from shadow.operation import (
+    Cancel,
+    LegacyTransaction,
+    Operation,
+    OrderImage,
+    Place,
+    Requeue,
+    Touch,
+    Unexplained,
+    Unreadable,
+)
 from shadow.ordering import operations
 from shadow.ports import Clock
 from shadow.recorder import Recorder
@@ -35,7 +46,11 @@ class Applier:
         recorder: Recorder,
         settler: Settler,
         clock: Clock,
+        later: Later | None = None,
     ) -> None:
+        """`later`: of a monolith that does not match in the transaction that writes an order."""
+        self._later = later
+        self._coming: dict[tuple[bool, int], Item] = {}  # cancel?, order id: not decided yet
         self._instruments = instruments
         self._joins = joins
         self._feed = feed
@@ -48,7 +63,8 @@ class Applier:
         """The caller sees to markers and marks, and flushes the feed."""
         entry = self._recorder.transaction(tx.end_lsn)
         groups: dict[str, Group] = {}
-        for index, operation in enumerate(operations(tx)):
+        found = operations(tx) if self._later is None else self._decided(self._later, tx)
+        for index, operation in enumerate(found):
             concerned = False
             for instrument in self._concerned(operation):
                 if _is_due(instrument, tx):
@@ -57,6 +73,30 @@ class Applier:
             if not concerned:
                 self._skip(operation)
         return entry
+
+    def begin(
+        self, instrument: Instrument, rows: Iterable[OrderImage | Unreadable]
+    ) -> list[OrderImage | Unreadable]:
+        """With the open orders of a snapshot: those that the engine's book must be loaded with."""
+        if self._later is None:
+            return list(rows)
+        symbol = instrument.symbol
+        self._let_all_go(symbol)
+        every = list(rows)
+        images = [row for row in every if isinstance(row, OrderImage)]
+        unreadable = [row for row in every if isinstance(row, Unreadable)]
+        return [*self._later.start(symbol, images), *unreadable]
+
+    def as_fed(
+        self, instrument: Instrument, rows: Iterable[OrderImage | Unreadable]
+    ) -> list[OrderImage | Unreadable]:
+        """The monolith's open orders at the newest transaction, as the engine must have them."""
+        every = list(rows)
+        if self._later is None:
+            return every
+        images = [row for row in every if isinstance(row, OrderImage)]
+        unreadable = [row for row in every if isinstance(row, Unreadable)]
+        return [*self._later.as_fed(instrument.symbol, images), *unreadable]
 
     def know(self, instrument: Instrument, orders: Iterable[tuple[int, int]]) -> None:
         """Orders (id, account) of an instrument that were there before."""
@@ -132,7 +172,7 @@ class Applier:
             instrument.waiting.append(group)
         if index >= OPERATIONS_PER_TRANSACTION_MAX:
             operation = _too_many(operation, instrument.symbol)
-        item = Item(operation, self._clock.mono_ns())
+        item = self._item(operation, tx.xid)
         group.items.append(item)
         instrument.queued += 1
         if isinstance(operation, Touch | Unexplained):
@@ -141,9 +181,57 @@ class Applier:
         order = operation.order
         if isinstance(operation, Place):
             self._remember(order.order_id, Owner(order.symbol, order.account))
-        self._joins.want(item)
+        if self._later is None:
+            self._joins.want(item)
         ref = reference(tx.commit_lsn, index)
         self._feed.add(item, command_of(operation, instrument.number, ref))
+
+    # --- of a monolith that matches later
+
+    def _decided(self, later: Later, tx: LegacyTransaction) -> list[Operation]:
+        told = later.take(tx, lambda symbol: self._follows(symbol, tx))
+        for coming in told.coming:
+            key = _key(coming)
+            if key not in self._coming:
+                self._coming[key] = item = Item(coming, self._clock.mono_ns(), tx.xid)
+                self._joins.want(item)
+        for dropped in told.dropped:
+            self._let_go(_key(dropped))
+        for symbol, instrument in self._instruments.items():
+            if not instrument.following and later.stop(symbol):
+                self._let_all_go(symbol)
+            instrument.undecided = later.undecided(symbol)
+        return told.ready
+
+    def _follows(self, symbol: str, tx: LegacyTransaction) -> bool:
+        instrument = self._instruments.get(symbol)
+        return instrument is not None and _is_due(instrument, tx)
+
+    def _item(self, operation: Operation, xid: int) -> Item:
+        """What its capture has been joined with, if it has been expected. What was under way when
+        the instrument was loaded is nobody's request.
+        """
+        if isinstance(operation, Place | Cancel):
+            item = self._coming.pop(_key(operation), None)
+            if item is not None:
+                item.operation = operation
+                return item
+        return Item(operation, self._clock.mono_ns(), xid)
+
+    def _let_all_go(self, symbol: str) -> None:
+        for key, item in list(self._coming.items()):
+            if _symbol(item.operation) == symbol:
+                self._let_go(key)
+
+    def _let_go(self, key: tuple[bool, int]) -> None:
+        """It is not compared: neither is its capture."""
+        item = self._coming.pop(key, None)
+        if item is None:
+            return
+        if item.held is not None:
+            self._settler.release(item.held)
+        else:
+            self._joins.forget(item)
 
     def _skip(self, operation: Operation) -> None:
         held = self._joins.skip(operation)
@@ -167,6 +255,14 @@ def _is_due(instrument: Instrument, tx: LegacyTransaction) -> bool:
 
 def _too_many(operation: Operation, symbol: str) -> Unexplained:
     reason = f"its transaction has more than {OPERATIONS_PER_TRANSACTION_MAX} operations"
-    if isinstance(operation, Place | Cancel | Touch):
+    if isinstance(operation, Place | Cancel | Touch | Requeue):
         return Unexplained(symbol=symbol, order_id=operation.order.order_id, reason=reason)
     return operation
+
+
+def _key(operation: Place | Cancel) -> tuple[bool, int]:
+    return isinstance(operation, Cancel), operation.order.order_id
+
+
+def _symbol(operation: Operation) -> str:
+    return operation.symbol if isinstance(operation, Unexplained) else operation.order.symbol

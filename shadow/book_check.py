@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from engine.types import RestingOrder, Side
 from shadow.limits import BOOK_DIFFERENCES_KEPT_MAX
-from shadow.operation import OrderImage, Unreadable
+from shadow.operation import OrderImage, Unreadable, open_lots
 
 
 class Place(NamedTuple):
@@ -37,14 +37,22 @@ class BookCheck(NamedTuple):
 
 
 def compare_books(
-    legacy: Iterable[OrderImage | Unreadable], engine: Iterable[RestingOrder]
+    legacy: Iterable[OrderImage | Unreadable],
+    engine: Iterable[RestingOrder],
+    *,
+    by_place: bool = True,
 ) -> BookCheck:
-    """Both of one instrument, each side of the market in queue order."""
+    """Both of one instrument, each side of the market in queue order; without `by_place`, the
+    monolith's rows don't say in which.
+    """
     rows, resting = list(legacy), list(engine)
     differences: list[dict[str, Any]] = []
     for side in Side:
         ours = [_resting(order) for order in resting if order.side == side]
         theirs = [_image(row) for row in rows if isinstance(row, OrderImage) and row.side == side]
+        if not by_place:
+            ours.sort()
+            theirs.sort()
         if ours != theirs:
             differences.extend(_differences(side, theirs, ours))
     for row in rows:
@@ -106,7 +114,7 @@ def _told(side: Side, order_id: int, legacy: Place | None, engine: Place | None)
 
 
 def _image(row: OrderImage) -> Place:
-    return Place(row.order_id, row.account, row.price_ticks, row.leaves_lots)
+    return Place(row.order_id, row.account, row.price_ticks, open_lots(row))
 
 
 def _resting(order: RestingOrder) -> Place:

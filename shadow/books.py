@@ -37,6 +37,10 @@ log = logging.getLogger(__name__)
 _S = 1_000_000_000
 
 
+Row = OrderImage | Unreadable
+Rows = Callable[[Instrument, Sequence[Row]], Sequence[Row]]
+
+
 class Books:
     def __init__(
         self,
@@ -49,9 +53,17 @@ class Books:
         recorder: Recorder,
         clock: Clock,
         loaded: Callable[[Instrument, Sequence[OrderImage]], None],
+        begin: Rows,
+        as_fed: Rows,
+        places_are_known: bool,
         news: Callable[[], None],
     ) -> None:
-        """`loaded` is called with the orders that a new run begins with."""
+        """`loaded` is called with the orders that a new run begins with; `begin` says which of a
+        snapshot the engine must be loaded with, `as_fed` what it must have of those at a check.
+        """
+        self._begin_with = begin
+        self._as_fed = as_fed
+        self._places_are_known = places_are_known
         self._instruments = instruments
         self._snapshots = snapshots
         self._feed = feed
@@ -180,7 +192,8 @@ class Books:
             instrument.following, instrument.loading = False, True
             instrument.is_changed = True
             await self._recorder.recorded()
-            done = await load(self._load_engine, instrument.number, rows)
+            resting = self._begin_with(instrument, rows)
+            done = await load(self._load_engine, instrument.number, resting)
         except LoadFailed as error:
             log.warning("loading %s: %s", instrument.symbol, error)
             instrument.taint = f"not loaded: {error}"
@@ -229,7 +242,8 @@ class Books:
         except (EngineUnavailable, QueryRefused) as error:
             log.warning("reading the engine's book of %s: %s", instrument.symbol, error)
             return
-        check = compare_books(_of(snapshot, instrument), book.orders)
+        rows = self._as_fed(instrument, _of(snapshot, instrument))
+        check = compare_books(rows, book.orders, by_place=self._places_are_known)
         group = Group(instrument.run, snapshot.lsn, None)
         group.book = CheckedBook(check, snapshot.lsn, self._clock.wall_ns())
         instrument.waiting.append(group)

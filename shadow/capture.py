@@ -3,7 +3,8 @@
 Stream `CAPTURE_STREAM`: one entry for each batch, fields `worker`, `first` (number of the first
 capture), `count`, and `batch` (MessagePack array of captures). A worker numbers its captures
 from 1 without gaps, dropped ones included, so that every loss shows on the reading side as a
-missing number.
+missing number. The last entry of a worker has `count` 0 and as `first` the number that would have
+been next: it closes the sequence, so that what was lost at its end shows as well.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ class Outcome(StrEnum):
     )
     UPSTREAM_FAILED = (
         "upstream-failed"  # refused, reset or timed out: whether the monolith took it is unknown
+    )
+    WORKER_LOST = (
+        "worker-lost"  # the worker died while it was under way; only the request was on the disk
     )
 
 
@@ -51,11 +55,21 @@ class Capture(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 
 def encode_batch(captures: Sequence[Capture]) -> dict[bytes, bytes]:
     """The fields of one stream entry. The captures are of one worker, with consecutive numbers."""
+    data = msgspec.msgpack.encode(captures)
+    return entry_fields(captures[0].worker, captures[0].number, len(captures), data)
+
+
+def encode_closing(worker: str, last: int) -> dict[bytes, bytes]:
+    """The entry that closes the sequence of a worker; `last` is the last number it used up."""
+    return entry_fields(worker, last + 1, 0, msgspec.msgpack.encode([]))
+
+
+def entry_fields(worker: str, first: int, count: int, data: bytes) -> dict[bytes, bytes]:
     return {
-        b"worker": captures[0].worker.encode(),
-        b"first": str(captures[0].number).encode(),
-        b"count": str(len(captures)).encode(),
-        b"batch": msgspec.msgpack.encode(captures),
+        b"worker": worker.encode(),
+        b"first": b"%d" % first,
+        b"count": b"%d" % count,
+        b"batch": data,
     }
 
 

@@ -8,10 +8,9 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 
-from shadow.capture import Capture
 from shadow.captures import Gap, Sequences
 from shadow.errors import CapturesUnavailable
-from shadow.exchanges import Exchanges, Kind
+from shadow.exchanges import Exchanges, Kind, Told
 from shadow.gaps import Claims
 from shadow.instrument import Instrument
 from shadow.joins import Joins
@@ -19,7 +18,6 @@ from shadow.limits import (
     CAPTURE_BLOCK_MS,
     CAPTURE_ENTRIES_READ_MAX,
     CAPTURE_HISTORY_ENTRIES_MAX,
-    CAPTURES_HELD_MAX,
     RECONNECT_BACKOFF_S_MAX,
 )
 from shadow.ports import CaptureEntry, Captures, Clock
@@ -65,10 +63,10 @@ class CaptureReader:
         while not after:
             after = await self._begin(sequences)
         while True:
-            if self._joins.waiting < CAPTURES_HELD_MAX:
-                after = await self._read(after, sequences)
-            else:
+            if self._joins.is_full:
                 await asyncio.sleep(CAPTURE_BLOCK_MS / 1000)
+            else:
+                after = await self._read(after, sequences)
 
     async def _begin(self, sequences: Sequences) -> str:
         """The first start of all: behind what is there now, knowing how far each worker is."""
@@ -94,13 +92,12 @@ class CaptureReader:
         for entry in entries:
             self._take(entry, sequences)
             after = entry.id
+            if self._joins.is_full:  # the others are read again
+                break
         if not entries:
             self.read_until_ns = self._clock.mono_ns()
-        elif len(entries) < CAPTURE_ENTRIES_READ_MAX:
+        elif len(entries) < CAPTURE_ENTRIES_READ_MAX and after == entries[-1].id:
             self.read_until_ns = asked_ns
-        self._claims.settle(
-            self.read_until_ns, [one.run for one in self._instruments.values() if one.is_compared]
-        )
         self._news()
         return after
 
@@ -117,35 +114,33 @@ class CaptureReader:
             self._claims.lost(gap, stream_entry, now, self._recorder.late_gap)
         for capture in batch.captures:
             try:
-                self._hand_over(capture, stream_entry, now)
+                for told in self._exchanges.read(capture):
+                    self._hand_over(told, stream_entry, now)
             except Exception:  # a fault of ours must not stop the others' comparison
                 log.exception("capture %d of worker %s", capture.number, worker)
                 gap = Gap(worker, capture.number, capture.number)
                 self._recorder.gap(gap)
                 self._claims.lost(gap, stream_entry, now, self._recorder.late_gap)
 
-    def _hand_over(self, capture: Capture, entry: StreamEntry, now: int) -> None:
-        told = self._exchanges.read(capture)
-        if told.kind is Kind.OTHER:
-            return
+    def _hand_over(self, told: Told, entry: StreamEntry, now: int) -> None:
         instrument = self._instruments.get(told.symbol)
         if told.symbol and (instrument is None or not instrument.captured):
             return
         if told.kind is Kind.PLACE_REFUSED:
             if instrument is None or not instrument.is_compared:
                 return
-            if capture.sent_at_ns >= instrument.since_ns:
-                held = Held(capture, told, entry, self._generation(), now)
+            if told.capture.sent_at_ns >= instrument.since_ns:
+                held = Held(told, entry, self._generation(), now)
                 self._settler.refused_place(instrument, held)
             return
-        held = Held(capture, told, entry, self._generation(), now)
+        held = Held(told, entry, self._generation(), now)
         late = self._joins.add(held)
         if late is None:
             return
         self._settler.release(held)
         if late.dark is not None and not late.dark.is_corrected:
             late.dark.is_corrected = True
-            self._recorder.late_capture(late.dark.run)
+            self._recorder.late_capture(late.dark)
 
     async def _wait_out(self, error: CapturesUnavailable) -> None:
         if not self._recorder.trouble.get("captures"):

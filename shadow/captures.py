@@ -33,7 +33,7 @@ class Batch(NamedTuple):
 
 
 class Sequences:
-    """The next number of each worker. Pure."""
+    """The next number of each worker; negative once it has closed its sequence. Pure."""
 
     def __init__(self, expected: Mapping[str, int]) -> None:
         self._next = dict(expected)
@@ -48,32 +48,48 @@ class Sequences:
         """One stream entry. What was taken before is left out; an unreadable entry is a gap, or, if
         not even its numbers can be read, nothing: the next entry of its worker shows what is lost.
         """
-        try:
-            worker, first = fields[b"worker"].decode(), int(fields[b"first"])
-            count = int(fields[b"count"])
-        except (KeyError, ValueError):
+        numbers = _numbers(fields)
+        if numbers is None:
             return Batch((), ())
-        captures = _captures(fields, worker, first)
-        expected = self._next.pop(worker, 1)
-        end = max(first + count, expected)
-        self._next[worker] = end  # the newest stands last
-        while len(self._next) > CAPTURE_WORKERS_MAX:
-            del self._next[next(iter(self._next))]
+        worker, first, count = numbers
+        known = self._next.pop(worker, 1)
+        expected, end = abs(known), first + count
+        closed = count == 0 or (known < 0 and end <= expected)
+        self._next[worker] = -max(end, expected) if closed else max(end, expected)
+        forget_oldest(self._next)  # the newest stands last
         gaps = [Gap(worker, expected, first - 1)] if first > expected else []
+        captures = _captures(fields, worker, first)
         if captures is None:
-            if first + count > expected:
-                gaps.append(Gap(worker, max(first, expected), first + count - 1))
+            if count and end > expected:
+                gaps.append(Gap(worker, max(first, expected), end - 1))
             return Batch((), tuple(gaps))
         return Batch(tuple(one for one in captures if one.number >= expected), tuple(gaps))
 
     def learn(self, fields: Mapping[bytes, bytes]) -> None:
         """From an entry of before the beginning, newest first: where its worker stands."""
-        try:
-            worker = fields[b"worker"].decode()
-            end = int(fields[b"first"]) + int(fields[b"count"])
-        except (KeyError, ValueError):
-            return
-        self._next.setdefault(worker, end)
+        numbers = _numbers(fields)
+        if numbers is not None:
+            worker, first, count = numbers
+            self._next.setdefault(worker, first + count if count else -first)
+
+
+def forget_oldest(expected: dict[str, int]) -> None:
+    """Keeps the numbers of so many workers as there is room for. A closed sequence goes first, but
+    not at once: its last entries may come twice, and must not look like a new worker's.
+    """
+    while len(expected) > CAPTURE_WORKERS_MAX:
+        closed = (worker for worker, number in expected.items() if number < 0)
+        del expected[next(closed, next(iter(expected)))]
+
+
+def _numbers(fields: Mapping[bytes, bytes]) -> tuple[str, int, int] | None:
+    """Worker, number of the first capture, how many; None: they make no sense."""
+    try:
+        worker, first = fields[b"worker"].decode(), int(fields[b"first"])
+        count = int(fields[b"count"])
+    except (KeyError, ValueError):
+        return None
+    return (worker, first, count) if first >= 1 and count >= 0 else None
 
 
 def _captures(fields: Mapping[bytes, bytes], worker: str, first: int) -> list[Capture] | None:

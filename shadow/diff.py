@@ -15,7 +15,8 @@ import msgspec
 
 from engine.reject import Reason
 from engine.types import Command, Event, EventKind, OrderType, TimeInForce
-from shadow.operation import Cancel, OrderImage, Place, Status
+from shadow.legacy.makers import MakerRule, booked
+from shadow.operation import Cancel, OrderImage, Place, Status, counterparty, ordered_lots
 from shadow.verdict import Difference, Kind
 
 _RANK = {kind: rank for rank, kind in enumerate(Kind)}
@@ -27,9 +28,9 @@ _ROUNDING_SHARE = 100
 
 
 class Fill(msgspec.Struct, frozen=True):
-    """One fill as either side has it, seen from the taker."""
+    """One fill as either side has it, seen from the order that came in."""
 
-    maker: int
+    maker: int  # the order that it met, however the monolith books the two
     price_ticks: int
     qty_lots: int
 
@@ -76,17 +77,22 @@ def outcome_of(events: Sequence[Event]) -> Outcome:
     )
 
 
-def compare_place(place: Place, events: Sequence[Event]) -> tuple[Difference, ...]:
-    """`events` are all those of the order's NEW command."""
-    outcome = outcome_of(events)
+def compare_place(
+    place: Place, events: Sequence[Event], rule: MakerRule = "resting"
+) -> tuple[Difference, ...]:
+    """`events` are all those of the order's NEW command; `rule`: whom the monolith books as
+    maker.
+    """
+    outcome = _with_cut(outcome_of(events), place)
     legacy = place.after[0]
     if Status.REJECTED in (legacy.status, outcome.status):
         return _one_rejected(legacy.status, outcome)
-    fills = [Fill(one.maker_order_id, one.price_ticks, one.qty_lots) for one in place.fills]
+    fills = _met_by(place)
     found = [
         *_compare_fills(fills, outcome.fills),
-        *_compare_taker(legacy, fills, outcome),
-        *_compare_makers(place.after[1:], fills, outcome),
+        *_compare_booking(place, fills, rule),
+        *_compare_taker(legacy, legacy.qty_lots or ordered_lots(place.order), fills, outcome),
+        *_compare_makers(place.after, fills, outcome),
     ]
     return _ranked(found)
 
@@ -104,7 +110,7 @@ def compare_cancel(cancel: Cancel, events: Sequence[Event]) -> tuple[Difference,
                 engine=event.reason.name,
             ),
         )
-    if event.qty_lots == cancel.order.leaves_lots:
+    if cancel.order.leaves_lots in (None, event.qty_lots):
         return ()
     what = "another quantity was open when the order was canceled"
     return (_number(Kind.LEAVES, what, cancel.order.leaves_lots, event.qty_lots),)
@@ -144,10 +150,7 @@ def legacy_view(operation: Place | Cancel) -> dict[str, Any]:
     return {
         "status": str(final.status),
         "leaves_lots": final.leaves_lots,
-        "fills": [
-            _shown(Fill(one.maker_order_id, one.price_ticks, one.qty_lots))
-            for one in operation.fills
-        ],
+        "fills": [_shown(fill) for fill in _met_by(operation)],
         "makers": {str(one.order_id): one.leaves_lots for one in operation.after[1:]},
     }
 
@@ -168,6 +171,14 @@ def engine_view(events: Sequence[Event]) -> dict[str, Any]:
     }
 
 
+def _with_cut(outcome: Outcome, place: Place) -> Outcome:
+    """What the funds of a market buy did not pay for is canceled."""
+    if outcome.reason is not Reason.NONE or not 0 < place.cut_lots < ordered_lots(place.order):
+        return outcome
+    leaves_lots = outcome.leaves_lots + place.cut_lots
+    return msgspec.structs.replace(outcome, leaves_lots=leaves_lots, status=Status.CANCELED)
+
+
 def _one_rejected(status: Status, outcome: Outcome) -> tuple[Difference, ...]:
     if status is outcome.status:
         return ()
@@ -177,6 +188,27 @@ def _one_rejected(status: Status, outcome: Outcome) -> tuple[Difference, ...]:
     else:
         what, engine = "the monolith rejected the order; the engine took it", str(outcome.status)
     return (Difference(kind=Kind.REJECTED_BY_ONE, what=what, legacy=str(status), engine=engine),)
+
+
+def _met_by(place: Place) -> list[Fill]:
+    """The monolith's fills, seen from the new order."""
+    order_id = place.order.order_id
+    return [Fill(counterparty(one, order_id), one.price_ticks, one.qty_lots) for one in place.fills]
+
+
+def _compare_booking(place: Place, fills: Sequence[Fill], rule: MakerRule) -> Iterator[Difference]:
+    """Were the two orders of each fill booked as the engine's would be?"""
+    order_id = place.order.order_id
+    for one, fill in zip(place.fills, fills, strict=True):
+        maker, taker = booked(fill.maker, order_id, rule)
+        if (one.maker_order_id, one.taker_order_id) != (maker, taker):
+            yield Difference(
+                kind=Kind.COUNTERPARTY,
+                what=f"order {one.maker_order_id} is booked as maker where order {maker} should be",
+                legacy={"maker": one.maker_order_id, "taker": one.taker_order_id},
+                engine={"maker": maker, "taker": taker},
+                lasting=False,
+            )
 
 
 def _compare_fills(legacy: Sequence[Fill], engine: Sequence[Fill]) -> Iterator[Difference]:
@@ -262,39 +294,47 @@ def _compare_same_maker(legacy: Fill, engine: Fill, levels: set[int]) -> Iterato
 
 
 def _compare_taker(
-    legacy: OrderImage, fills: Sequence[Fill], outcome: Outcome
+    legacy: OrderImage, ordered: int, fills: Sequence[Fill], outcome: Outcome
 ) -> Iterator[Difference]:
-    explained = legacy.qty_lots - sum(fill.qty_lots for fill in fills)
-    if legacy.leaves_lots not in (outcome.leaves_lots, explained):
+    explained = ordered - sum(fill.qty_lots for fill in fills)
+    leaves_lots = explained if legacy.leaves_lots is None else legacy.leaves_lots
+    if leaves_lots not in (outcome.leaves_lots, explained):
         what = "the new order has another leaves quantity"
-        yield _number(Kind.LEAVES, what, legacy.leaves_lots, outcome.leaves_lots)
+        yield _number(Kind.LEAVES, what, leaves_lots, outcome.leaves_lots)
     if legacy.status is outcome.status:
         return
-    if legacy.leaves_lots == outcome.leaves_lots or legacy.status is not _expected(legacy):
+    if leaves_lots == outcome.leaves_lots or legacy.status is not _expected(legacy, leaves_lots):
         yield _statuses("the new order has another status", legacy.status, outcome.status)
 
 
 def _compare_makers(
     images: Sequence[OrderImage], fills: Sequence[Fill], outcome: Outcome
 ) -> Iterator[Difference]:
-    """Only those that both sides met for the same quantity: the others have been told of."""
+    """Only those that both sides met for the same quantity: the others have been told of.
+
+    `images`: the new order's first.
+    """
     met = _met(fills)
     after = {image.order_id: image for image in images}
+    rows_tell = images[0].leaves_lots is not None
     for maker, lots in _met(outcome.fills).items():
         if met.get(maker) != lots:
             continue
         image, leaves_lots = after.get(maker), outcome.maker_leaves[maker]
+        if image is None and leaves_lots and not rows_tell:
+            continue  # a row that does not say what is open need not be written again
         if image is None:
             what = f"order {maker} was filled, but its row was not written again"
             yield _number(Kind.LEAVES, what, None, leaves_lots)
             continue
-        if image.leaves_lots != leaves_lots:
+        if image.leaves_lots not in (None, leaves_lots):
             what = f"order {maker} has another leaves quantity after its fill"
             yield _number(Kind.LEAVES, what, image.leaves_lots, leaves_lots)
         status = Status.OPEN if leaves_lots else Status.FILLED
         if image.status is status:
             continue
-        if image.leaves_lots == leaves_lots or image.status is not _expected(image):
+        left_lots = leaves_lots if image.leaves_lots is None else image.leaves_lots
+        if left_lots == leaves_lots or image.status is not _expected(image, left_lots):
             what = f"order {maker} has another status after its fill"
             yield _statuses(what, image.status, status)
 
@@ -306,9 +346,9 @@ def _met(fills: Iterable[Fill]) -> Counter[int]:
     return met
 
 
-def _expected(image: OrderImage) -> Status:
+def _expected(image: OrderImage, leaves_lots: int) -> Status:
     """The status that the monolith's own leaves quantity asks for."""
-    if image.leaves_lots == 0:
+    if leaves_lots == 0:
         return Status.FILLED
     rests = image.tif == TimeInForce.GTC and image.ord_type == OrderType.LIMIT
     return Status.OPEN if rests else Status.CANCELED

@@ -65,3 +65,7 @@ class LoadFailed(ShadowError):
     """The monolith's open orders could not be put into the engine's book; the message says
     which.
     """
+
+
+class AdapterFailed(ShadowError):
+    """The adapter that the mapping names raised something, or gave what is of no use."""

@@ -10,9 +10,15 @@ import psycopg
 
 from shadow import store_sql
 from shadow.latency import Side, summary
-from shadow.limits import EVIDENCE_ROOTS_MAX, LATENCY_WINDOWS_MAX, REPORT_RUNS_MAX
+from shadow.limits import (
+    EVIDENCE_ROOTS_MAX,
+    LATENCY_WINDOWS_MAX,
+    REPORT_RUNS_MAX,
+    WRITERS_SEEN_TOLD,
+)
 from shadow.store_rows import Parity, Root, RunRow
 from shadow.verdict import Counts, Evidence, LatencySummary, OperationVerdict
+from shadow.writers import WriterCount, largest
 
 Cursor = psycopg.AsyncCursor[dict[str, Any]]
 _ByRun = dict[int, tuple[Counts, int]]  # and how many of the mismatched follow from its root
@@ -40,6 +46,7 @@ async def read_parity(cursor: Cursor, symbol: str) -> Parity | None:
         kinds=await _pairs(cursor, store_sql.KINDS, "kind", symbol, first_run),
         known=await _pairs(cursor, store_sql.KNOWN, "rules", symbol, first_run),
         book_differences=row["book_differences"],
+        writers_seen=await _writers(cursor, store_sql.WRITERS, WRITERS_SEEN_TOLD),
     )
 
 
@@ -70,6 +77,7 @@ async def _read(cursor: Cursor, symbol: str) -> tuple[Evidence, str, _ByRun, dic
         lag_ms=row["lag_ms"],
         updated_at_s=row["updated_at_s"],
         mismatches=tuple(root.verdict for root in roots),
+        dark_writers=largest(await _writers(cursor, store_sql.DARK, symbol, first_run)),
     )
     return evidence, trouble, by_run, row
 
@@ -110,6 +118,11 @@ async def _roots(cursor: Cursor, symbol: str, first_run: int, by_run: _ByRun) ->
 async def _runs(cursor: Cursor, symbol: str) -> tuple[RunRow, ...]:
     await cursor.execute(store_sql.RUNS, (symbol, REPORT_RUNS_MAX))
     return tuple(msgspec.convert(row, RunRow) for row in await cursor.fetchall())
+
+
+async def _writers(cursor: Cursor, statement: Any, *values: object) -> tuple[WriterCount, ...]:
+    await cursor.execute(statement, values)
+    return tuple(msgspec.convert(row, WriterCount) for row in await cursor.fetchall())
 
 
 async def _pairs(

@@ -11,10 +11,12 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 
+import msgspec
+
 from engine.errors import EngineUnavailable, OutcomeUnknown
 from engine.types import Command, CommandKind, OrderType, TimeInForce
 from shadow.limits import FEED_RETRY_S, FEED_TIMEOUT_S
-from shadow.operation import Cancel, OrderImage, Place
+from shadow.operation import Cancel, OrderImage, Place, Requeue, open_lots, ordered_lots
 from shadow.ports import Answered, Engine
 from shadow.work import Item
 
@@ -28,8 +30,19 @@ def reference(commit_lsn: int, index: int) -> int:
     return commit_lsn << _INDEX_BITS | index
 
 
-def command_of(operation: Place | Cancel, instrument: int, ref: int) -> Command:
+def command_of(operation: Place | Cancel | Requeue, instrument: int, ref: int) -> Command:
     order = operation.order
+    if isinstance(operation, Requeue):
+        return Command(
+            kind=CommandKind.REPLACE,  # by itself: it goes to the end of its queue
+            instrument=instrument,
+            ref=ref,
+            account=order.account,
+            order_id=order.order_id,
+            price_ticks=order.price_ticks,
+            qty_lots=open_lots(order),
+            aux=order.order_id,
+        )
     if isinstance(operation, Cancel):
         return Command(
             kind=CommandKind.CANCEL,
@@ -38,7 +51,18 @@ def command_of(operation: Place | Cancel, instrument: int, ref: int) -> Command:
             account=order.account,
             order_id=order.order_id,
         )
-    return new_order(order, instrument, order.qty_lots, ref)
+    qty_lots = ordered_lots(order)
+    if operation.cut_lots == qty_lots:
+        return _unpaid(order, instrument, qty_lots, ref)
+    return new_order(order, instrument, qty_lots - operation.cut_lots, ref)
+
+
+def _unpaid(order: OrderImage, instrument: int, qty_lots: int, ref: int) -> Command:
+    """A market buy that can't pay for the best offer: one that offers the least there is, so that
+    the engine takes note of it, and cancels it. An offer at one tick it could have paid for.
+    """
+    command = new_order(order, instrument, qty_lots, ref)
+    return msgspec.structs.replace(command, ord_type=OrderType.LIMIT, price_ticks=1)
 
 
 def new_order(order: OrderImage, instrument: int, qty_lots: int, ref: int = 0) -> Command:

@@ -2,6 +2,9 @@
 
 A lost capture may have been any instrument's. An operation that misses its capture takes one; what
 nobody takes is counted for every instrument that is followed, since it may have been its.
+
+Where the monolith has bulk requests, one capture may be of many operations, all of one account.
+There a lost number excuses an account, and for `GAP_CLAIM_S`: a dark writer is not hidden for long.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from shadow.captures import Gap
 from shadow.instrument import Run
 from shadow.limits import GAP_CLAIM_S
 from shadow.work import StreamEntry
+from shadow.writers import Writer
 
 
 class _Lost:
@@ -28,36 +32,82 @@ class _Lost:
 class Dark:
     """An operation that agreed and was called dark, which later news may correct."""
 
-    __slots__ = ("at_ns", "is_corrected", "run")
+    __slots__ = ("account", "at_ns", "is_corrected", "run", "writer")
 
-    def __init__(self, run: Run, at_ns: int) -> None:
+    def __init__(self, run: Run, at_ns: int, account: int, writer: Writer | None) -> None:
         self.run = run
         self.at_ns = at_ns  # monotonic
+        self.account = account
+        self.writer = writer  # None: nobody has seen it
         self.is_corrected = False
 
 
 class Claims:
-    def __init__(self) -> None:
+    def __init__(self, *, bulk: bool) -> None:
+        """`bulk`: the monolith has requests that are of several orders of one account."""
+        self._bulk = bulk
         self._lost: deque[_Lost] = deque()
         self._dark: deque[Dark] = deque()
+        self._dark_of: dict[int, deque[Dark]] = {}  # by account; empty unless `bulk`
+        self._excused: dict[int, int] = {}  # account -> since when, monotonic; oldest first
+        self._spare: deque[int] = deque()  # when one was taken by an account that was excused
+
+    @property
+    def has_lost(self) -> bool:
+        """Captures that nobody has claimed yet."""
+        return bool(self._lost)
 
     def lost(
-        self, gap: Gap, entry: StreamEntry, now_ns: int, undark: Callable[[Run], None]
+        self, gap: Gap, entry: StreamEntry, now_ns: int, undark: Callable[[Dark], None]
     ) -> None:
         """Operations that were called dark a moment ago, for want of this news, are not."""
-        count = gap.last - gap.first + 1
-        self._forget_dark(now_ns)
-        while count and self._dark:
-            dark = self._dark.popleft()
-            if not dark.is_corrected:
-                dark.is_corrected = True
-                undark(dark.run)
-                count -= 1
-        if count:
-            self._lost.append(_Lost(count, entry, now_ns))
+        self._forget(now_ns)
+        self._lost.append(_Lost(gap.last - gap.first + 1, entry, now_ns))
+        while self._dark and (self._lost or self._spare):
+            oldest = self._pop_dark()
+            if oldest.is_corrected:
+                continue
+            for dark in (oldest, *self._dark_of.pop(oldest.account, ())):
+                if not dark.is_corrected and self.claim(dark.account, now_ns):
+                    dark.is_corrected = True
+                    undark(dark)
 
-    def claim(self) -> bool:
-        """An operation misses its capture: was one lost?"""
+    def claim(self, account: int, now_ns: int) -> bool:
+        """An operation of the account misses its capture: was one lost?"""
+        if not self._bulk:
+            return self._take()
+        self._forget(now_ns)
+        if account in self._excused:
+            if self._take():  # its own, or another's that will come
+                self._spare.append(now_ns)
+            return True
+        if not self._take():
+            if not self._spare:
+                return False
+            self._spare.popleft()
+        self._excused[account] = now_ns
+        return True
+
+    def dark(self, run: Run, now_ns: int, account: int, writer: Writer | None = None) -> Dark:
+        """An operation that agreed was called dark."""
+        self._forget(now_ns)
+        dark = Dark(run, now_ns, account, writer)
+        self._dark.append(dark)
+        if self._bulk:
+            self._dark_of.setdefault(account, deque()).append(dark)
+        return dark
+
+    def settle(self, until_ns: int, followed: Iterable[Run]) -> None:
+        """What nobody has claimed for long enough counts for every instrument. `until_ns`: all
+        operations read before that have made their claim.
+        """
+        runs = list(followed)
+        while self._lost and _is_over(self._lost[0].found_ns, until_ns):
+            oldest = self._lost.popleft()
+            oldest.entry.lost.extend((run, oldest.count) for run in runs)
+            oldest.entry.open -= 1
+
+    def _take(self) -> bool:
         if not self._lost:
             return False
         oldest = self._lost[0]
@@ -67,21 +117,26 @@ class Claims:
             oldest.entry.open -= 1
         return True
 
-    def dark(self, run: Run, now_ns: int) -> Dark:
-        """An operation that agreed was called dark."""
-        self._forget_dark(now_ns)
-        dark = Dark(run, now_ns)
-        self._dark.append(dark)
+    def _pop_dark(self) -> Dark:
+        dark = self._dark.popleft()
+        same = self._dark_of.get(dark.account)
+        if same is not None and same[0] is dark:
+            same.popleft()
+            if not same:
+                del self._dark_of[dark.account]
         return dark
 
-    def settle(self, now_ns: int, followed: Iterable[Run]) -> None:
-        """What nobody has claimed for long enough counts for every instrument."""
-        runs = list(followed)
-        while self._lost and now_ns - self._lost[0].found_ns >= GAP_CLAIM_S * 1e9:
-            oldest = self._lost.popleft()
-            oldest.entry.lost.extend((run, oldest.count) for run in runs)
-            oldest.entry.open -= 1
+    def _forget(self, now_ns: int) -> None:
+        while self._dark and _is_over(self._dark[0].at_ns, now_ns):
+            self._pop_dark()
+        while self._spare and _is_over(self._spare[0], now_ns):
+            self._spare.popleft()
+        while self._excused:
+            account, since_ns = next(iter(self._excused.items()))
+            if not _is_over(since_ns, now_ns):
+                break
+            del self._excused[account]
 
-    def _forget_dark(self, now_ns: int) -> None:
-        while self._dark and now_ns - self._dark[0].at_ns >= GAP_CLAIM_S * 1e9:
-            self._dark.popleft()
+
+def _is_over(since_ns: int, now_ns: int) -> bool:
+    return now_ns - since_ns >= GAP_CLAIM_S * 1e9

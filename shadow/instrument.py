@@ -71,6 +71,7 @@ class Instrument:
         self.wanted_epoch = row.epoch  # of its stage row
         self.waiting: deque[Group] = deque()  # read and not judged, in commit order
         self.queued = 0  # operations and refused cancels in `waiting`
+        self.undecided = 0  # orders and cancels whose place in the order of handling is not known
         self.held = 0  # verdicts that wait to be recorded with the captures that they came from
         self.load_reason = ""  # a load is due; "" when none is
         self.load_at_ns = 0  # monotonic: and not before
@@ -90,7 +91,7 @@ class Instrument:
 
     @property
     def pending(self) -> int:
-        return self.held + self.queued
+        return self.held + self.queued + self.undecided
 
     def diverged(self, divergence: Divergence, taint: str) -> None:
         """The first divergence of the newest run; later ones follow from it."""

@@ -37,6 +37,8 @@ class Intake:
         self._waiting: deque[Arrived] = deque()
         self._weight = 0  # changes that wait, and one for each transaction
         self._room = asyncio.Event()
+        # From here on the slot keeps what commits: before, no snapshot has a stream to go on from.
+        self.has_begun = False
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
@@ -54,12 +56,15 @@ class Intake:
             stream = self._changes()
             try:
                 await stream.open(read_lsn)
+                self.has_begun = True
+                self._news()
                 self._recorder.on_recorded = stream.confirm
                 self._recorder.trouble["changes"] = ""
                 async for tx in stream.transactions():
                     read_lsn = tx.end_lsn
                     await self._receive(tx)
             except ChangesLost as error:
+                self.has_begun = False  # the next slot is made when the stream is opened again
                 log.error("%s", error)
                 read_lsn = error.slot_lsn
                 await self._receive(error)

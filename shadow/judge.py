@@ -15,14 +15,15 @@ import msgspec
 from engine.reject import Reason
 from engine.types import Command, Event, EventKind
 from shadow.answer import OrderView, canceled, placed
-from shadow.answer_check import compare_answer
+from shadow.answer_check import Answer, compare_answer
 from shadow.capture import Capture
 from shadow.diff import compare_cancel, compare_command, compare_place
-from shadow.exchanges import Exchanges
+from shadow.exchanges import Exchanges, Told
 from shadow.legacy.convert import Scale
+from shadow.legacy.makers import MakerRule
 from shadow.mirror import Open
 from shadow.normalise import Fields, Refusal
-from shadow.operation import Cancel, Operation, OrderImage, Place, Touch
+from shadow.operation import Cancel, Operation, OrderImage, Place, Requeue, Touch
 from shadow.ports import Renderer
 from shadow.verdict import Difference, Kind, OperationVerdict, Verdict
 
@@ -114,37 +115,46 @@ def verdict_of(
 
 
 class Judge:
-    def __init__(self, exchanges: Exchanges, scales: Scales[str, Scale], render: Renderer) -> None:
+    def __init__(
+        self,
+        exchanges: Exchanges,
+        scales: Scales[str, Scale],
+        render: Renderer,
+        *,
+        maker_rule: MakerRule = "resting",
+    ) -> None:
+        self._maker_rule = maker_rule
         self._exchanges = exchanges
         self._scales = scales
         self._render = render
 
     def place(
-        self, place: Place, events: Sequence[Event], at_ns: int, capture: Capture | None
+        self, place: Place, events: Sequence[Event], at_ns: int, told: Told | None
     ) -> tuple[Difference, ...]:
-        found = compare_place(place, events)
-        if capture is None:
+        found = compare_place(place, events, self._maker_rule)
+        if told is None:
             return found
-        found += self._request(place.order, capture)
+        capture = told.capture
+        found += self._request(place.order, told)
         if found or not _is_answer(capture):
             return found
         view = placed(place.order.symbol, events, at_ns)
         if not isinstance(view, OrderView):
             return found
-        rendered = self._render.render_placed(view)
-        return compare_answer((capture.status, capture.response_body), rendered)
+        return self._compare(told, self._render.render_placed(view))
 
     def cancel(
-        self, cancel: Cancel, events: Sequence[Event], at_ns: int, capture: Capture | None
+        self, cancel: Cancel, events: Sequence[Event], at_ns: int, told: Told | None
     ) -> tuple[Difference, ...]:
         found = compare_cancel(cancel, events)
         order = cancel.order
-        if capture is None:
+        if told is None:
             return found
+        capture = told.capture
         if capture.account != order.account:
             found += (_another_account(order, capture),)
-        if found or not _is_answer(capture):
-            return found
+        if found or order.qty_lots is None or not _is_answer(capture):
+            return found  # an answer shows what was ordered, and this row does not say that
         view = canceled(
             order.symbol,
             events[0],
@@ -152,12 +162,11 @@ class Judge:
             qty_lots=order.qty_lots,  # of an order that was loaded, the engine knows what was left
             created_at_us=order.created_at_us,
         )
-        rendered = self._render.render_canceled(view)
-        return compare_answer((capture.status, capture.response_body), rendered)
+        return self._compare(told, self._render.render_canceled(view))
 
-    def refused_place(self, capture: Capture) -> tuple[Difference, ...]:
+    def refused_place(self, told: Told) -> tuple[Difference, ...]:
         """The monolith took no order: normalise must refuse with the same answer."""
-        fields = self._exchanges.fields(capture)
+        capture, fields = told.capture, self._exchanges.asked(told)
         if not capture.account:
             asked: Command | Refusal | None = Refusal(status=401)
         elif isinstance(fields, Fields):
@@ -174,13 +183,13 @@ class Judge:
                     lasting=False,
                 ),
             )
-        rendered = self._render.render_refusal(asked)
-        return compare_answer((capture.status, capture.response_body), rendered)
+        return self._compare_refusal(told, self._render.render_refusal(asked))
 
     def refused_cancel(
-        self, capture: Capture, still_open: Open | None, owner: int
+        self, told: Told, still_open: Open | None, owner: int
     ) -> tuple[Difference, ...]:
         """`owner`: account of the order, 0 when that is not remembered."""
+        capture = told.capture
         if still_open is not None and still_open.account == capture.account:
             return (
                 Difference(
@@ -191,17 +200,28 @@ class Judge:
                     lasting=False,
                 ),
             )
-        own = owner == capture.account if owner else capture.status == 422
+        not_open, not_found = self._render.render_not_open(), self._render.render_not_found()
+        own = owner == capture.account if owner else capture.status == not_open[0]
         if not capture.account:
-            rendered = self._render.render_refusal(Refusal(status=401))
-        elif own:
-            rendered = self._render.render_not_open()
-        else:
-            rendered = self._render.render_not_found()
-        return compare_answer((capture.status, capture.response_body), rendered)
+            return self._compare_refusal(told, self._render.render_refusal(Refusal(status=401)))
+        found = self._compare_refusal(told, not_open if own else not_found)
+        if found and not owner and not_open[0] == not_found[0]:
+            return self._compare_refusal(told, not_found)  # the status did not tell them apart
+        return found
 
-    def _request(self, order: OrderImage, capture: Capture) -> tuple[Difference, ...]:
-        fields = self._exchanges.fields(capture)
+    def _compare_refusal(self, told: Told, rendered: Answer) -> tuple[Difference, ...]:
+        capture = told.capture
+        if told.in_list:
+            rendered = capture.status, self._render.element(*rendered)
+        return self._compare(told, rendered)
+
+    def _compare(self, told: Told, rendered: Answer) -> tuple[Difference, ...]:
+        capture = told.capture
+        legacy = capture.status, capture.response_body
+        return compare_answer(legacy, rendered, self._exchanges.by_form)
+
+    def _request(self, order: OrderImage, told: Told) -> tuple[Difference, ...]:
+        capture, fields = told.capture, self._exchanges.asked(told)
         asked: Command | Refusal | None = fields if not isinstance(fields, Fields) else None
         if isinstance(fields, Fields):
             asked = self._exchanges.command(fields, capture.account, order.order_id)
@@ -226,9 +246,10 @@ def amended(touch: Touch, known: Open | None) -> str:
         return (
             "" if order.status != "open" else "its row is open, the engine has no such open order"
         )
-    now = Open(order.account, order.price_ticks, order.leaves_lots)
     if order.status != "open":
         return f"its row turned {order.status} without a fill or a cancel"
+    leaves_lots = known.leaves_lots if order.leaves_lots is None else order.leaves_lots
+    now = Open(order.account, order.price_ticks, leaves_lots)
     return "" if now == known else "its row was amended without a fill"
 
 
@@ -248,7 +269,7 @@ def _another_account(order: OrderImage, capture: Capture) -> Difference:
 
 
 def _identity(operation: Operation) -> tuple[str, int, str]:
-    if isinstance(operation, Place | Cancel | Touch):
+    if isinstance(operation, Place | Cancel | Touch | Requeue):
         name = type(operation).__name__.lower()
         return operation.order.symbol, operation.order.order_id, name
     return operation.symbol, operation.order_id, "unexplained"

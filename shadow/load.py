@@ -14,7 +14,7 @@ from shadow.errors import LoadFailed
 from shadow.feed import new_order
 from shadow.limits import LOAD_COMMANDS_MAX, LOAD_TIMEOUT_S
 from shadow.mirror import Mirror
-from shadow.operation import OrderImage, Unreadable
+from shadow.operation import OrderImage, Unreadable, open_lots
 from shadow.ports import Answered, Engine
 
 
@@ -43,7 +43,7 @@ async def load(engine: Engine, instrument: int, rows: Sequence[OrderImage | Unre
     """`rows` in queue order. Raises LoadFailed: then the book is neither the old one nor theirs."""
     orders = [row for row in rows if isinstance(row, OrderImage)]
     await _send(engine, [Command(kind=CommandKind.CLEAR, instrument=instrument)])
-    commands = iter([new_order(order, instrument, order.leaves_lots) for order in orders])
+    commands = iter([new_order(order, instrument, open_lots(order)) for order in orders])
     while chunk := list(islice(commands, LOAD_COMMANDS_MAX)):
         _require_resting(await _send(engine, chunk))
     try:

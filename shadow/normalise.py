@@ -12,27 +12,30 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from decimal import Decimal
-from urllib.parse import parse_qsl
+from typing import NamedTuple
 
 import msgspec
 
 from engine.types import Command, CommandKind, OrderType, Side, TimeInForce
+from shadow.answer import id_of_uuid
 from shadow.errors import NotExact
 from shadow.legacy.convert import Scale
+from shadow.legacy.keys import Form, number_of
 from shadow.legacy.mapping import Route, Words
+from shadow.params import body_params, nested
+from shadow.refusals import Fault
 
 _BIGINT_MAX = 2**63 - 1  # of ids and accounts in the monolith's database
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
 _ID = re.compile(r"[0-9]{1,19}")
-_KEY = re.compile(r"([^\[\]]+)((?:\[[^\[\]]+\])*)")  # a[b][c], no arrays
 _SIDES = {"buy": Side.BUY, "sell": Side.SELL}
 _ORDER_TYPES = {"market": OrderType.MARKET, "limit": OrderType.LIMIT}
 _TIMES_IN_FORCE = {"gtc": TimeInForce.GTC, "ioc": TimeInForce.IOC}
 _DEFAULT_ORDER_TYPE = "limit"
 _DEFAULT_TIME_IN_FORCE = "gtc"
-
-# Numbers with a fraction stay text: no float ever exists, and an exponent can still be seen.
-_json = msgspec.json.Decoder(float_hook=str)
+_OF_STATUS = {400: "bad_request", 401: "unauthorized", 403: "forbidden", 404: "not_found"}
+_OFF_GRID = {"price": "price_off_tick", "quantity": "quantity_off_lot"}
+_TOO_MUCH = {"price": "price_too_high", "quantity": "quantity_too_large"}
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,6 +45,15 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     errors: tuple[
         tuple[str, str], ...
     ] = ()  # (the monolith's name of the field, message), in its order
+    reasons: tuple[str, ...] = ()  # of `shadow.refusals`, one for each error
+
+    @property
+    def faults(self) -> tuple[Fault, ...]:
+        if not self.errors:
+            reason = _OF_STATUS.get(self.status, "")
+            return (Fault(reason, "base", ""),) if reason else ()
+        pairs = zip(self.reasons, self.errors, strict=False)
+        return tuple(Fault(reason, *error) for reason, error in pairs)
 
 
 class Fields(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +61,19 @@ class Fields(msgspec.Struct, frozen=True, kw_only=True):
 
     route: Route
     values: dict[str, object]  # scalars as JSON had them (fractions as text); None was null
+    each: tuple[Fields, ...] = ()  # of a bulk request: its elements, each as a request of its own
+    unadapted: dict[str, object] | None = None  # the values before an adapter has seen them
+
+    @property
+    def as_sent(self) -> dict[str, object]:
+        """What the monolith would read."""
+        return self.values if self.unadapted is None else self.unadapted
+
+    @property
+    def symbols(self) -> frozenset[str]:
+        """All instruments that it names, its elements' included."""
+        named = {self.symbol, *(one.symbol for one in self.each)}
+        return frozenset(symbol for symbol in named if symbol is not None)
 
     @property
     def symbol(self) -> str | None:
@@ -62,17 +87,31 @@ def account_of(header: str) -> int:
     return _id(header.strip(" \t"))
 
 
+class Filter(NamedTuple):
+    """Which of an account's open orders a cancel of everything is about."""
+
+    symbol: str | None  # None: of every instrument
+    side: int  # engine.types.Side; 0: both; below 0: a word that no order's side is
+
+    def admits(self, symbol: str, side: int) -> bool:
+        return self.symbol in (None, symbol) and self.side in (0, side)
+
+
 def request_fields(
     route: Route,
     path_params: Mapping[str, str],
     query: str,
     content_type: str,
     body: bytes,
+    *,
+    method: str = "POST",
 ) -> Fields | Refusal:
-    """`query` is what follows the question mark, still encoded. A refusal has status 400."""
+    """`query` is what follows the question mark, still encoded; `method` is the request's own,
+    whatever overrides it. A refusal has status 400.
+    """
     try:
-        given, is_json = _body_params(content_type, body)
-        in_query = _nested(query)
+        given, is_json = body_params(content_type, method, body)
+        in_query = nested(query.encode("latin-1", "replace"))
     except ValueError:
         return Refusal(status=400)
     params = {**given, **in_query, **path_params}
@@ -83,12 +122,18 @@ def request_fields(
         inner = params.get(root)
         if not isinstance(inner, dict) or not inner:
             return Refusal(status=400)
-    values = {}
-    for name, where in route.fields.items():
-        found, value = _look_up(where, params, path_params, in_query)
-        if found:
-            values[name] = value
-    return Fields(route=route, values=values)
+    sources = {"path": dict(path_params), "query": in_query}
+    values = _values(route, params, sources, own=False)
+    if not route.each:
+        return Fields(route=route, values={**route.defaults, **values})
+    items = _items(route, _look_up(route.each, params, sources)[1])
+    if not items:
+        return Refusal(status=400)
+    each = (_values(route, {"each": item}, {}, own=True) for item in items)
+    elements = tuple(
+        Fields(route=route, values={**route.defaults, **values, **one}) for one in each
+    )
+    return Fields(route=route, values=values, each=elements)
 
 
 def place_command(
@@ -108,16 +153,17 @@ def place_command(
     if not account:
         return Refusal(status=401)
     values = fields.values
-    errors: dict[str, str] = {}
+    errors: _Errors = {}
     if scale is None:
-        errors["symbol"] = "must exist"
+        named = "symbol_missing" if _blank(values.get("symbol")) else "unknown_instrument"
+        errors["symbol"] = named, "must exist"
     side = _word(values, "side", words.side, errors)
     ord_type = _word(values, "ord_type", words.ord_type, errors, default=_DEFAULT_ORDER_TYPE)
     if ord_type == "market":
         tif: str | None = "ioc"
         price_ticks = 0
         if not _blank(values.get("price")):
-            errors["price"] = "must be blank"
+            errors["price"] = "price_forbidden", "must be blank"
     else:
         tif = _word(values, "tif", words.tif, errors, default=_DEFAULT_TIME_IN_FORCE)
         price_ticks = _price(values.get("price"), scale, errors)
@@ -138,10 +184,14 @@ def place_command(
     )
 
 
-def order_id_of(fields: Fields) -> int:
+def order_id_of(fields: Fields, form: Form = "integer") -> int:
     """Of a cancel or a read; 0 for what can't be an order's id."""
     value = fields.values.get("order_id")
-    return _id(str(value)) if isinstance(value, str | int) and not isinstance(value, bool) else 0
+    if not isinstance(value, str | int) or isinstance(value, bool):
+        return 0
+    if form == "integer":
+        return _id(str(value)) or id_of_uuid(str(value))
+    return number_of(str(value), form)
 
 
 def cancel_command(
@@ -161,23 +211,37 @@ def cancel_command(
     )
 
 
-def _invalid(route: Route, errors: Mapping[str, str]) -> Refusal:
-    order = ("symbol", "side", "ord_type", "tif", "price", "quantity")
+def cancel_filter(fields: Fields, words: Words) -> Filter | Refusal:
+    """Of a cancel of everything: a blank value filters nothing, a list is refused."""
+    symbol, side = fields.values.get("symbol"), fields.values.get("side")
+    if any(value is not None and not isinstance(value, str) for value in (symbol, side)):
+        return Refusal(status=400)
+    code = 0
+    if not _blank(side):
+        ours = (word for word, theirs in words.side.items() if theirs == side)
+        code = next((int(_SIDES[word]) for word in ours), -1)
+    return Filter(None if _blank(symbol) else str(symbol), code)
+
+
+# Our name of a field -> (reason, message).
+_Errors = dict[str, tuple[str, str]]
+
+
+def _invalid(route: Route, errors: _Errors) -> Refusal:
+    names = ("symbol", "side", "ord_type", "tif", "price", "quantity")
+    wrong = [(route.leaf(name), *errors[name]) for name in names if name in errors]
     return Refusal(
         status=422,
-        errors=tuple((_leaf(route, name), errors[name]) for name in order if name in errors),
+        errors=tuple((leaf, message) for leaf, _, message in wrong),
+        reasons=tuple(reason for _, reason, _ in wrong),
     )
-
-
-def _leaf(route: Route, name: str) -> str:
-    return route.fields.get(name, name).rpartition(".")[2]
 
 
 def _word(
     values: Mapping[str, object],
     name: str,
     words: Mapping[str, str],
-    errors: dict[str, str],
+    errors: _Errors,
     default: str | None = None,
 ) -> str | None:
     """Our word for theirs."""
@@ -187,11 +251,13 @@ def _word(
     for ours, theirs in words.items():
         if given == theirs:
             return ours
-    errors[name] = "is not included in the list"
+    missing = name == "side" and _blank(given)
+    reason = "side_missing" if missing else f"invalid_{name}"
+    errors[name] = reason, "is not included in the list"
     return None
 
 
-def _price(value: object, scale: Scale | None, errors: dict[str, str]) -> int:
+def _price(value: object, scale: Scale | None, errors: _Errors) -> int:
     if scale is None:
         return _steps(value, "price", None, errors)
     return _steps(
@@ -199,7 +265,7 @@ def _price(value: object, scale: Scale | None, errors: dict[str, str]) -> int:
     )
 
 
-def _quantity(value: object, scale: Scale | None, errors: dict[str, str]) -> int:
+def _quantity(value: object, scale: Scale | None, errors: _Errors) -> int:
     if scale is None:
         return _steps(value, "quantity", None, errors)
     return _steps(
@@ -211,7 +277,7 @@ def _quantity(value: object, scale: Scale | None, errors: dict[str, str]) -> int
 _Grid = tuple[Callable[[str], int], Decimal, int, Callable[[int], Decimal]]
 
 
-def _steps(value: object, name: str, grid: _Grid | None, errors: dict[str, str]) -> int:
+def _steps(value: object, name: str, grid: _Grid | None, errors: _Errors) -> int:
     """The number in steps; 0, and an error, for one that the monolith would refuse.
 
     `grid` is None where the instrument is unknown: then only the number itself is judged.
@@ -224,24 +290,24 @@ def _steps(value: object, name: str, grid: _Grid | None, errors: dict[str, str])
         if 0 < steps <= grid[2]:
             return steps
     if _blank(value):
-        errors[name] = "can't be blank"
+        errors[name] = f"{name}_missing", "can't be blank"
         return 0
     number = _number(value)
     if number is None:
-        errors[name] = "is not a number"
+        errors[name] = f"{name}_not_a_number", "is not a number"
     elif number <= 0:
-        errors[name] = "must be greater than 0"
+        errors[name] = f"{name}_not_positive", "must be greater than 0"
     elif grid is not None:
         return _whole_steps(number, name, grid, errors)
     return 0
 
 
-def _whole_steps(number: Decimal, name: str, grid: _Grid, errors: dict[str, str]) -> int:
+def _whole_steps(number: Decimal, name: str, grid: _Grid, errors: _Errors) -> int:
     convert, step, most, back = grid
     if not _is_multiple(number, step):
-        errors[name] = f"must be a multiple of {_plain(step)}"
+        errors[name] = _OFF_GRID[name], f"must be a multiple of {_plain(step)}"
     elif number > back(most):
-        errors[name] = f"must be less than or equal to {_plain(back(most))}"
+        errors[name] = _TOO_MUCH[name], f"must be less than or equal to {_plain(back(most))}"
     else:
         return convert(_plain(number))
     return 0
@@ -282,69 +348,75 @@ def _id(text: str) -> int:
 
 
 def _root(route: Route) -> str:
-    """The key that all the body's fields are in; "" where they are not in one."""
-    for where in route.fields.values():
+    """The key that all the body's fields are in; "" where they are not, or need not be, in one."""
+    root = ""
+    for where in (route.each, *(route.places(field)[0] for field in route.fields)):
         head, dot, _ = where.partition(".")
-        if dot and head not in ("path", "query"):
-            return head
-    return ""
+        if dot and head not in ("path", "query") and not (route.each and _is_own(where)):
+            root = head
+            break
+    for several in route.fields.values():
+        if isinstance(several, tuple) and any(_is_elsewhere(route, one, root) for one in several):
+            return ""
+    return root
+
+
+def _is_elsewhere(route: Route, where: str, root: str) -> bool:
+    head = where.partition(".")[0]
+    return head not in (root, "path", "query") and not (route.each and _is_own(where))
+
+
+def _is_own(where: str) -> bool:
+    """Of each element of a bulk request."""
+    return where == "each" or where.startswith("each.")
 
 
 def _wrapped(route: Route, root: str, given: Mapping[str, object]) -> dict[str, object]:
     """What ParamsWrapper makes of a JSON body without the root: the fields that it knows."""
-    prefix = f"{root}."
-    known = {where.removeprefix(prefix) for where in route.fields.values()}
+    places = (where.split(".") for where in (route.each, *route.all_places))
+    known = {place[1] for place in places if place[0] == root and len(place) > 1}
     return {key: value for key, value in given.items() if key in known}
 
 
+def _items(route: Route, found: object) -> list[object]:
+    """A bulk request's elements, as strong parameters leave them: JSON's nulls are taken out of
+    every list, and what is no object out of a list of objects; a list of plain values that has
+    others in it is none at all.
+    """
+    items = [item for item in found if item is not None] if isinstance(found, list) else []
+    if "each" in route.all_places:
+        return [] if any(isinstance(item, list | dict) for item in items) else items
+    return [item for item in items if isinstance(item, dict)]
+
+
+def _values(
+    route: Route,
+    params: dict[str, object],
+    sources: Mapping[str, dict[str, object]],
+    *,
+    own: bool,
+) -> dict[str, object]:
+    values: dict[str, object] = {}
+    for name, several in route.fields.items():
+        for where in (several,) if isinstance(several, str) else several:
+            if route.each and _is_own(where) is not own:
+                continue
+            found, value = _look_up(where, params, sources)
+            if found:
+                values[name] = value
+                break
+    return values
+
+
 def _look_up(
-    where: str,
-    params: Mapping[str, object],
-    path_params: Mapping[str, str],
-    in_query: Mapping[str, object],
+    where: str, params: dict[str, object], sources: Mapping[str, dict[str, object]]
 ) -> tuple[bool, object]:
     at: object = params
     head, _, rest = where.partition(".")
-    if head in ("path", "query") and rest:
-        at, where = (path_params if head == "path" else in_query), rest
+    if rest and head in sources:
+        at, where = sources[head], rest
     for key in where.split("."):
-        if not isinstance(at, Mapping) or key not in at:
+        if not isinstance(at, dict) or key not in at:
             return False, None
         at = at[key]
     return True, at
-
-
-def _body_params(content_type: str, body: bytes) -> tuple[dict[str, object], bool]:
-    """The body's parameters, and whether they came as JSON. Raises ValueError when unreadable."""
-    media_type = content_type.partition(";")[0].strip().lower()
-    if media_type in ("application/json", "text/x-json", "application/jsonrequest"):
-        if not body:
-            return {}, True
-        try:
-            value = _json.decode(body)
-        except (msgspec.DecodeError, RecursionError) as error:
-            raise ValueError("unreadable JSON") from error
-        return (value, True) if isinstance(value, dict) else ({"_json": value}, True)
-    if media_type == "application/x-www-form-urlencoded":
-        return _nested(body.decode()), False
-    return {}, False
-
-
-def _nested(encoded: str) -> dict[str, object]:
-    """`order[price]=1&order[side]=buy` as Rack nests it; arrays are left out: no field is one."""
-    result: dict[str, object] = {}
-    if not encoded:
-        return result
-    for name, value in parse_qsl(encoded, keep_blank_values=True, errors="strict"):
-        match = _KEY.fullmatch(name)
-        if match is None:
-            continue
-        keys = [match[1], *re.findall(r"\[([^\[\]]+)\]", match[2])]
-        at = result
-        for key in keys[:-1]:
-            inner = at.setdefault(key, {})
-            if not isinstance(inner, dict):
-                raise ValueError(f"{name!r} is both a value and a group")
-            at = inner
-        at[keys[-1]] = value
-    return result

@@ -25,11 +25,14 @@ from shadow.operation import (
     OrderInserted,
     OrderUpdated,
     Place,
+    Requeue,
     Status,
     Touch,
     Unexplained,
     Unreadable,
+    counterparty,
 )
+from shadow.quantities import as_ordered
 
 
 def operations(tx: LegacyTransaction) -> list[Operation]:
@@ -54,12 +57,27 @@ class _Rows:
         self.inserted: dict[int, OrderImage] = {}
         self.last: dict[int, OrderImage] = {}
         self.position: dict[int, int] = {}  # of the insert, or else of the newest update
-        self.fills: dict[int, list[LegacyFill]] = {}  # by taker
-        self.makers: set[int] = set()
+        self.fills: dict[int, list[LegacyFill]] = {}  # by the order that came in
+        self.makers: set[int] = set()  # those that were met
         self.deleted: dict[int, int] = {}
         self.unreadable: list[tuple[int, Unreadable]] = []
+        filled: list[tuple[int, LegacyFill]] = []
         for position, change in enumerate(changes):
-            self._add(position, change)
+            if isinstance(change, FillInserted):
+                filled.append((position, change.fill))
+            else:
+                self._add(position, change)
+        for position, fill in filled:
+            self._fill(position, fill)
+
+    def _fill(self, position: int, fill: LegacyFill) -> None:
+        """A new order that met one from before came in, however the two are booked."""
+        incoming = fill.taker_order_id
+        if incoming not in self.inserted and fill.maker_order_id in self.inserted:
+            incoming = fill.maker_order_id
+        self.fills.setdefault(incoming, []).append(fill)
+        self.makers.add(counterparty(fill, incoming))
+        self.position.setdefault(incoming, position)
 
     def _add(self, position: int, change: Change) -> None:
         match change:
@@ -70,10 +88,6 @@ class _Rows:
                 self.last[order.order_id] = order
                 if order.order_id not in self.inserted:
                     self.position[order.order_id] = position
-            case FillInserted(fill=fill):
-                self.fills.setdefault(fill.taker_order_id, []).append(fill)
-                self.makers.add(fill.maker_order_id)
-                self.position.setdefault(fill.taker_order_id, position)
             case OrderDeleted(order_id=order_id):
                 self.deleted[order_id] = position
             case Unreadable():
@@ -85,16 +99,15 @@ class _Rows:
         for order_id in reversed(self.inserted):
             order = self.inserted[order_id]
             fills = tuple(self.fills.get(order_id, ()))
-            makers = sorted({fill.maker_order_id for fill in fills})
+            makers = sorted({counterparty(fill, order_id) for fill in fills})
             after = tuple(
                 _as_left(self.last[one], taken_later.get(one, 0))
                 for one in (order_id, *makers)
                 if one in self.last
             )
             for fill in fills:
-                taken_later[fill.maker_order_id] = (
-                    taken_later.get(fill.maker_order_id, 0) + fill.qty_lots
-                )
+                maker = counterparty(fill, order_id)
+                taken_later[maker] = taken_later.get(maker, 0) + fill.qty_lots
             yield self.position[order_id], self._place(order, fills, after)
 
     def _place(
@@ -108,7 +121,7 @@ class _Rows:
                 "it was not handled in the transaction that wrote it: the monolith matches "
                 "asynchronously, which is not supported",
             )
-        return Place(order=order, fills=fills, after=after)
+        return Place(order=as_ordered(order, after[0], fills), fills=fills, after=after)
 
     def others(self) -> Iterable[_Placed]:
         """Orders that were there before: canceled, filled as a taker, written again, deleted."""
@@ -142,9 +155,8 @@ def _unexplained(order: OrderImage, reason: str) -> Unexplained:
 def _as_left(image: OrderImage, taken_later_lots: int) -> OrderImage:
     if not taken_later_lots:
         return image
-    return msgspec.structs.replace(
-        image, leaves_lots=image.leaves_lots + taken_later_lots, status=Status.OPEN
-    )
+    leaves_lots = None if image.leaves_lots is None else image.leaves_lots + taken_later_lots
+    return msgspec.structs.replace(image, leaves_lots=leaves_lots, status=Status.OPEN)
 
 
 def _without_unreadable(
@@ -178,8 +190,9 @@ def _may_belong(row: Unreadable, operation: Operation) -> bool:
 def _about(operation: Operation) -> tuple[str, set[int]]:
     match operation:
         case Place(order=order, fills=fills):
-            return order.symbol, {order.order_id, *(fill.maker_order_id for fill in fills)}
-        case Cancel(order=order) | Touch(order=order):
+            met = (counterparty(fill, order.order_id) for fill in fills)
+            return order.symbol, {order.order_id, *met}
+        case Cancel(order=order) | Touch(order=order) | Requeue(order=order):
             return order.symbol, {order.order_id}
         case Unexplained(symbol=symbol, order_id=order_id):
             return symbol, {order_id}

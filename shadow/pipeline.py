@@ -27,11 +27,14 @@ from shadow.exchanges import Exchanges
 from shadow.feed import Feed
 from shadow.fences import Fences
 from shadow.gaps import Claims
+from shadow.garbage import seldom_collected
 from shadow.instrument import Instrument
 from shadow.intake import Intake
 from shadow.joins import Joins
 from shadow.judge import Judge
 from shadow.known import Rule
+from shadow.later import Later
+from shadow.legacy.adapter import PLAIN, Adapted
 from shadow.legacy.convert import Scale
 from shadow.legacy.mapping import Mapping as LegacyMapping
 from shadow.limits import (
@@ -58,6 +61,7 @@ from shadow.store import Store
 from shadow.store_rows import InstrumentRow, Resume, StageRow
 from shadow.tasks import cancelled, unless
 from shadow.work import Held
+from shadow.writers import Writers
 
 log = logging.getLogger(__name__)
 
@@ -84,9 +88,14 @@ class Pipeline:
         known: Sequence[Rule] = (),
         clock: Clock = SYSTEM_CLOCK,
         judged: Callable[[str, int], None] = lambda symbol, commit_lsn: None,
+        adapter: Adapted = PLAIN,
+        warning: Callable[[], str] = lambda: "",
+        writers: Writers | None = None,
     ) -> None:
         """`changes` makes a stream that has not been opened: after a failure a new one is made.
         `judged` hears of every verdict, by transaction and instrument: for measurements.
+        `warning` says what of the sources must be told in status; "" for nothing. `writers` is
+        filled by somebody else; without it nobody knows who writes past the proxy.
         """
         self._changes = changes
         self._captures = captures
@@ -98,8 +107,13 @@ class Pipeline:
         self._known = known
         self._clock = clock
         self._judged = judged
-        self._exchanges = Exchanges(mapping, scales)
-        self._judge = Judge(self._exchanges, scales, render)
+        self._warning = warning
+        self._writers = writers or Writers()
+        self._later = Later(mapping.market_buy) if mapping.matching == "later" else None
+        self._has_bulk = mapping.has_bulk
+        self._exchanges = Exchanges(mapping, scales, adapter)
+        rule = mapping.fills.maker_rule
+        self._judge = Judge(self._exchanges, scales, render, maker_rule=rule)
         self._instruments: dict[str, Instrument] = {}
         self._wake = asyncio.Event()
         self._stages: dict[str, StageRow] = {}
@@ -110,6 +124,10 @@ class Pipeline:
         """Until `stop` is set. Raises what only a person can mend: PositionMoved, and the engine's
         SessionTaken, LoginRefused and Disconnected. What was settled by then is recorded.
         """
+        with seldom_collected():
+            await self._run(stop)
+
+    async def _run(self, stop: asyncio.Event) -> None:
         stopping = asyncio.ensure_future(stop.wait())
         tasks: list[asyncio.Future[Any]] = []
         try:
@@ -143,11 +161,19 @@ class Pipeline:
         self._started_ns = clock.wall_ns()
         for symbol, scale in self._scales.items():
             row = resume.instruments.get(symbol, InstrumentRow(symbol=symbol))
-            self._instruments[symbol] = Instrument(scale, row)
+            self._instruments[symbol] = one = Instrument(scale, row)
+            if self._later is not None and one.following:
+                one.following, one.loading = False, True  # what was undecided is not remembered
         self._recorder = Recorder(
-            self._store, clock, resume.position, dict(resume.hits), self._instruments, self._lag_ms
+            self._store,
+            clock,
+            resume.position,
+            dict(resume.hits),
+            self._instruments,
+            self._lag_ms,
+            self._writers,
         )
-        self._joins, self._claims = Joins(self._exchanges), Claims()
+        self._joins, self._claims = Joins(self._exchanges), Claims(bulk=self._has_bulk)
         self._feed = Feed(self._feed_client, clock.mono_ns, self._wake.set)
         self._marks = Marks(self._snapshots, clock, self._recorder)
         self._settler = Settler(
@@ -158,6 +184,7 @@ class Pipeline:
             rules=self._known,
             clock=clock,
             captures_read_ns=lambda: self._reader.read_until_ns,
+            writer_of=self._writers.of,
             diverged=lambda instrument: self._books.want_resync(instrument),
             judged=self._judged,
         )
@@ -183,6 +210,7 @@ class Pipeline:
             recorder=self._recorder,
             settler=self._settler,
             clock=self._clock,
+            later=self._later,
         )
         self._books = Books(
             instruments=self._instruments,
@@ -193,6 +221,9 @@ class Pipeline:
             recorder=self._recorder,
             clock=self._clock,
             loaded=self._loaded,
+            begin=self._applier.begin,
+            as_fed=self._applier.as_fed,
+            places_are_known=self._later is None,
             news=self._wake.set,
         )
         self._intake = Intake(
@@ -243,6 +274,7 @@ class Pipeline:
                 self._stages_are_new = True
                 self._wake.set()
             self._note_engine()
+            self._recorder.trouble["retained"] = self._warning()
             await asyncio.sleep(STAGES_S)
 
     # --- what is done
@@ -264,6 +296,7 @@ class Pipeline:
             for instrument in self._instruments.values():
                 if instrument.waiting:
                     self._settler.advance(instrument)
+            self._settle_lost()
             if applied:
                 await asyncio.sleep(0)
             else:
@@ -309,11 +342,23 @@ class Pipeline:
         due = self._joins.take_refused_cancels(generation)
         await self._ask_for_owners(due)
         self._applier.decide_refused_cancels(due, lsn)
-        read_before_ns = self._clock.mono_ns() - int(ANSWERED_UNWRITTEN_S * 1e9)
+        now_ns = self._clock.mono_ns()
+        read_before_ns = now_ns - int(ANSWERED_UNWRITTEN_S * 1e9)
         for held in self._joins.take_unwritten(generation, read_before_ns):
             self._settle_unwritten(held)
-        for held in self._joins.take_unanswered(generation, read_before_ns):
+        for held in self._joins.take_unanswered(generation, read_before_ns, now_ns):
             self._settler.release(held)  # no answer and no row: nothing has happened
+
+    def _settle_lost(self) -> None:
+        """Once all have claimed that were read in time: some may have waited for the engine."""
+        if not self._claims.has_lost:
+            return
+        oldest_ns = self._joins.waiting_since_ns
+        until_ns = self._reader.read_until_ns
+        if oldest_ns is not None:
+            until_ns = min(until_ns, oldest_ns)
+        followed = (one.run for one in self._instruments.values() if one.is_compared)
+        self._claims.settle(until_ns, followed)
 
     async def _ask_for_owners(self, due: Sequence[Held]) -> None:
         """Of orders that closed before this process began; who stays unknown is nobody's."""
@@ -390,7 +435,7 @@ class Pipeline:
 
     def _may_begin_snapshot(self) -> bool:
         """A flip that holds orders waits for the feed: it must not stand still then."""
-        return not any(row.holding for row in self._stages.values())
+        return self._intake.has_begun and not any(row.holding for row in self._stages.values())
 
     def _loaded(self, instrument: Instrument, orders: Sequence[OrderImage]) -> None:
         self._applier.know(instrument, ((one.order_id, one.account) for one in orders))

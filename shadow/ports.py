@@ -116,6 +116,9 @@ class Renderer(Protocol):
 
     def render_not_open(self) -> RenderedAnswer: ...
 
+    def element(self, status: int, body: bytes) -> bytes:
+        """What a bulk answer shows of an order, from the answer to a request for it alone."""
+
 
 class Clock(msgspec.Struct, frozen=True, kw_only=True):
     """Where the time comes from."""

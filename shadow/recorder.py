@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterable
 from hdrh.histogram import HdrHistogram
 
 from shadow import latency
-from shadow.captures import Gap
+from shadow.captures import Gap, forget_oldest
 from shadow.errors import StoreUnavailable
+from shadow.gaps import Dark
 from shadow.instrument import Instrument, Run
 from shadow.latency import Side, Window
 from shadow.limits import (
@@ -28,9 +29,10 @@ from shadow.limits import (
 )
 from shadow.ports import Clock
 from shadow.store import Store
-from shadow.store_rows import Batch, CountKey, Position, RunRow, Tally, VerdictRow
+from shadow.store_rows import Batch, CountKey, DarkKey, Position, RunRow, Tally, VerdictRow
 from shadow.verdict import OperationVerdict, Verdict
 from shadow.work import Settled, StreamEntry, TxEntry
+from shadow.writers import Writer, Writers
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +53,7 @@ class Recorder:
         hits: dict[str, int],
         instruments: dict[str, Instrument],
         lag_ms: Callable[[Instrument], float | None],
+        writers: Writers,
     ) -> None:
         self.hits = hits  # of each rule, those included that are not recorded yet
         self.trouble: dict[str, str] = {}  # by what it is about; empty values are none
@@ -60,6 +63,7 @@ class Recorder:
         self._position = position  # as recorded
         self._instruments = instruments
         self._lag_ms = lag_ms
+        self._writers = writers
         self._transactions: deque[TxEntry] = deque()
         self._entries: deque[StreamEntry] = deque()
         self._applied_lsn = position.applied_lsn
@@ -101,22 +105,34 @@ class Recorder:
     def gap(self, gap: Gap) -> None:
         self._next.gaps.append(gap)
 
-    def match(self, run: Run, *, fills: int, dark: bool, gap: bool) -> None:
+    def match(
+        self,
+        run: Run,
+        *,
+        fills: int,
+        dark: bool,
+        gap: bool,
+        reordered: bool = False,
+        writer: Writer | None = None,
+    ) -> None:
         """The common case, told without a verdict."""
         tally = self._tally(run)
         tally.seen += 1
         tally.fills += fills
         tally.dark += dark
+        self._wrote(run, writer, dark)
         if gap:
             tally.gaps += 1
         else:
             tally.matched += 1
+            tally.reordered += reordered
 
     def settle(self, settled: Settled) -> None:
         run, verdict = settled.run, settled.verdict
         tally = self._tally(run)
         tally.seen += 1
         tally.dark += verdict.dark
+        self._wrote(run, settled.writer, verdict.dark)
         if settled.gap:
             tally.gaps += 1
             return
@@ -138,14 +154,16 @@ class Recorder:
         for rule in rules:
             self.hits[rule] = self.hits.get(rule, 0) + 1
 
-    def late_capture(self, run: Run) -> None:
+    def late_capture(self, dark: Dark) -> None:
         """An operation that was counted as dark was not: its capture was only late."""
-        self._tally(run).dark -= 1
+        self._tally(dark.run).dark -= 1
+        self._wrote(dark.run, dark.writer, -1)
 
-    def late_gap(self, run: Run) -> None:
+    def late_gap(self, dark: Dark) -> None:
         """An operation that was counted as dark has lost its capture, as a gap now shows."""
-        tally = self._tally(run)
+        tally = self._tally(dark.run)
         tally.dark -= 1
+        self._wrote(dark.run, dark.writer, -1)
         tally.matched -= 1
         tally.gaps += 1
 
@@ -220,6 +238,8 @@ class Recorder:
             self._next.latencies, batch.latencies = batch.latencies, {}
         else:
             self._latencies_at_ns = now
+        if beat:
+            batch.writers_seen = self._writers.take_seen()
         for instrument in self._instruments.values():
             if instrument.is_changed or (beat and instrument.wanted) or instrument.pending:
                 batch.instruments.append(instrument.row(lag_ms=self._lag_ms(instrument)))
@@ -243,7 +263,10 @@ class Recorder:
         while self._entries and self._entries[0].open == 0:
             entry = self._entries.popleft()
             self._capture_id = entry.id
-            self._capture_next |= entry.expected
+            for worker, number in entry.expected.items():
+                self._capture_next.pop(worker, None)  # the newest stands last
+                self._capture_next[worker] = number
+            forget_oldest(self._capture_next)
             for settled in entry.held:
                 self.settle(settled)
                 self._instruments[settled.run.symbol].held -= 1
@@ -259,6 +282,12 @@ class Recorder:
             tally = self._next.tallies[key] = Tally()
             self._instruments[run.symbol].is_changed = True
         return tally
+
+    def _wrote(self, run: Run, writer: Writer | None, operations: int) -> None:
+        """Dark ones. Of a writer that nobody has seen, they are in the tally alone."""
+        if writer is not None and operations:
+            key = DarkKey(run.symbol, run.number, writer)
+            self._next.dark[key] = self._next.dark.get(key, 0) + operations
 
     def _histogram(self, window: Window) -> HdrHistogram:
         histogram = self._next.latencies.get(window)

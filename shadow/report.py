@@ -11,16 +11,11 @@ from typing import Any
 
 import msgspec
 
-from shadow.store import Store
 from shadow.store_rows import Parity, Root, RunRow
 from shadow.verdict import Counts, LatencySummary
+from shadow.writers import not_seen
 
 _RULE_OF_THREE = 3.0
-
-
-async def parity_report(store: Store, symbol: str | None = None) -> dict[str, Any]:
-    """Of one instrument, or of all. Raises StoreUnavailable."""
-    return report(await store.parity(symbol))
 
 
 def report(parities: Iterable[Parity]) -> dict[str, Any]:
@@ -89,6 +84,9 @@ def _instrument(parity: Parity) -> dict[str, Any]:
         "taint": evidence.taint,
         "trouble": parity.trouble,
         "dark": counts.dark,
+        "dark_writers": msgspec.to_builtins(evidence.dark_writers),
+        "dark_not_seen": not_seen(counts.dark, evidence.dark_writers),
+        "writers_seen": msgspec.to_builtins(parity.writers_seen),
     }
 
 

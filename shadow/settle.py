@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
+from functools import partial
 
 import msgspec
 
+from engine.types import EventKind
 from shadow.diff import engine_view, legacy_view
+from shadow.exchanges import Kind as Answered
 from shadow.gaps import Claims
 from shadow.instrument import Instrument, Run
 from shadow.joins import Joins
@@ -23,12 +26,13 @@ from shadow.judge import (
     written_again,
 )
 from shadow.known import Rule, explaining, still_holding
-from shadow.limits import CAPTURE_GRACE_S
-from shadow.operation import Cancel, Place, Touch, Unexplained
+from shadow.limits import CAPTURE_GRACE_S, CAPTURES_STUCK_S
+from shadow.operation import Cancel, Place, Requeue, Touch, Unexplained
 from shadow.ports import Clock
 from shadow.recorder import Recorder
 from shadow.verdict import Difference, Kind, OperationVerdict, Verdict
 from shadow.work import CheckedBook, Group, Held, Item, RefusedCancel, Settled
+from shadow.writers import Writer
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +48,7 @@ class Settler:
         rules: Sequence[Rule],
         clock: Clock,
         captures_read_ns: Callable[[], int],
+        writer_of: Callable[[int], Writer | None],
         diverged: Callable[[Instrument], None],
         judged: Callable[[str, int], None],
     ) -> None:
@@ -58,6 +63,7 @@ class Settler:
         self._rules = rules
         self._clock = clock
         self._captures_read_ns = captures_read_ns
+        self._writer_of = writer_of
         self._diverged = diverged
         self._judged = judged
 
@@ -81,8 +87,8 @@ class Settler:
 
     def refused_place(self, instrument: Instrument, held: Held) -> None:
         """Decided by the capture alone."""
-        differences = self._judge.refused_place(held.capture)
-        self._settle_capture(instrument, instrument.run, held, "place", 0, differences)
+        judge = partial(self._judge.refused_place, held.told)
+        self._judge_capture(instrument, instrument.run, held, "place", 0, judge)
 
     def unwritten(self, instrument: Instrument, held: Held) -> None:
         """The monolith said that it did it, and no row has come."""
@@ -93,7 +99,7 @@ class Settler:
             legacy={"status": held.capture.status},
             lasting=False,
         )
-        name = held.capture.action
+        name = "place" if told.kind is Answered.PLACED else "cancel"
         self._settle_capture(instrument, instrument.run, held, name, told.order_id, (difference,))
 
     def lost_changes(self, instrument: Instrument, reason: str) -> None:
@@ -118,7 +124,14 @@ class Settler:
             return True
         read_ns = self._captures_read_ns()
         in_a_hurry = 0 < instrument.hurry_at_ns <= self._clock.mono_ns()
-        return in_a_hurry or read_ns >= item.read_ns + CAPTURE_GRACE_S * 1e9
+        in_time = read_ns < item.read_ns + CAPTURE_GRACE_S * 1e9
+        return in_a_hurry or not in_time or self._is_stuck(item)
+
+    def _is_stuck(self, item: Item) -> bool:
+        """Its capture stands behind more than there is room for, all of operations behind it."""
+        return (
+            self._joins.is_full and self._clock.mono_ns() >= item.read_ns + CAPTURES_STUCK_S * 1e9
+        )
 
     def _settle(self, instrument: Instrument, group: Group, item: Item) -> None:
         operation = item.operation
@@ -126,6 +139,8 @@ class Settler:
             self._uncomparable(instrument, group, item, operation.reason)
         elif isinstance(operation, Touch):
             self._settle_touch(instrument, group, item, operation)
+        elif isinstance(operation, Requeue):
+            self._settle_requeue(instrument, group, item)
         else:
             self._settle_operation(instrument, group, item, operation)
         if item.held is not None:
@@ -138,11 +153,21 @@ class Settler:
         if reason:
             self._uncomparable(instrument, group, item, reason)
 
+    def _settle_requeue(self, instrument: Instrument, group: Group, item: Item) -> None:
+        """It is not counted: the monolith did nothing."""
+        first = item.events[0]
+        if first.kind is EventKind.REJECTED:
+            reason = f"its place in the queue could not be corrected: {first.reason.name}"
+            self._uncomparable(instrument, group, item, reason)
+            return
+        group.run.mirror.apply(item.seq, item.events)
+
     def _settle_operation(
         self, instrument: Instrument, group: Group, item: Item, operation: Place | Cancel
     ) -> None:
         run = group.run
         dark, gap = self._look_for_capture(instrument, item, operation)
+        writer = self._writer_of(item.xid) if dark else None
         if item.held is None and written_again(operation, item.events, run.divergence):
             return
         reason = not_taken(item.events)
@@ -151,12 +176,12 @@ class Settler:
             return
         self._measure(run, item)
         run.mirror.apply(item.seq, item.events)
-        capture = item.held.capture if item.held is not None else None
+        told = item.held.told if item.held is not None else None
         try:
             if isinstance(operation, Place):
-                found = self._judge.place(operation, item.events, item.at_ns, capture)
+                found = self._judge.place(operation, item.events, item.at_ns, told)
             else:
-                found = self._judge.cancel(operation, item.events, item.at_ns, capture)
+                found = self._judge.cancel(operation, item.events, item.at_ns, told)
         except Exception as error:  # a fault of ours must not stop the others' comparison
             log.exception("comparing order %d of %s", operation.order.order_id, run.symbol)
             self._uncomparable(
@@ -165,9 +190,12 @@ class Settler:
             return
         if not found:
             fills = len(operation.fills) if isinstance(operation, Place) else 0
-            self._recorder.match(run, fills=fills, dark=dark, gap=gap)
+            self._recorder.match(
+                run, fills=fills, dark=dark, gap=gap, reordered=operation.reordered, writer=writer
+            )
             if dark:
-                said = self._claims.dark(run, self._clock.mono_ns())
+                account = operation.order.account
+                said = self._claims.dark(run, self._clock.mono_ns(), account, writer)
                 self._joins.settled_alone(operation, said)
             return
         rules = self._explained(run, found)
@@ -178,7 +206,8 @@ class Settler:
             legacy=legacy_view(operation),
             engine=engine_view(item.events),
         )
-        self._recorder.settle(Settled(run, verdict, rules=self._used(ruled, rules)))
+        rules = self._used(ruled, rules)
+        self._recorder.settle(Settled(run, verdict, rules=rules, writer=writer))
         self._note_divergence(instrument, run, ruled)
 
     def _look_for_capture(
@@ -189,17 +218,23 @@ class Settler:
             return False, False
         if self._joins.give_up(item, instrument.scale) is not None:
             return False, False
-        in_time = self._captures_read_ns() < item.read_ns + CAPTURE_GRACE_S * 1e9
-        gap = not in_time and self._claims.claim()
         self._joins.settled_alone(operation)
-        return not in_time and not gap, gap
+        if self._captures_read_ns() < item.read_ns + CAPTURE_GRACE_S * 1e9:
+            return False, self._is_stuck(item)
+        gap = self._claims.claim(operation.order.account, self._clock.mono_ns())
+        return not gap, gap
 
     def _measure(self, run: Run, item: Item) -> None:
-        """An outcome that was given again says nothing of the engine's speed."""
+        """An outcome that was given again says nothing of the engine's speed, and a bulk request's
+        time nothing of one order's.
+        """
         if item.sent_ns and not run.mirror.is_ahead_of(item.seq - 1):
             self._recorder.latency(run, "engine", item.answered_ns - item.sent_ns)
-        capture = item.held.capture if item.held is not None else None
-        if capture is not None and capture.answered_mono_ns > capture.sent_mono_ns:
+        told = item.held.told if item.held is not None else None
+        if told is None or not told.alone:
+            return
+        capture = told.capture
+        if capture.answered_mono_ns > capture.sent_mono_ns:
             elapsed_ns = capture.answered_mono_ns - capture.sent_mono_ns
             self._recorder.latency(run, "legacy", elapsed_ns)
 
@@ -233,7 +268,8 @@ class Settler:
             legacy=legacy_view(operation) if isinstance(operation, Place | Cancel) else None,
             engine=engine_view(item.events) if item.events else None,
         )
-        self._recorder.settle(Settled(run, verdict))
+        writer = self._writer_of(item.xid) if dark else None
+        self._recorder.settle(Settled(run, verdict, writer=writer))
         self._note_divergence(instrument, run, ruled)
 
     def _note_divergence(self, instrument: Instrument, run: Run, ruled: Ruling) -> None:
@@ -268,8 +304,36 @@ class Settler:
     ) -> None:
         held = refused.held
         order_id = held.told.order_id
-        found = self._judge.refused_cancel(held.capture, run.mirror.get(order_id), refused.owner)
-        self._settle_capture(instrument, run, held, "cancel", order_id, found)
+        judge = partial(
+            self._judge.refused_cancel, held.told, run.mirror.get(order_id), refused.owner
+        )
+        self._judge_capture(instrument, run, held, "cancel", order_id, judge)
+
+    def _judge_capture(
+        self,
+        instrument: Instrument,
+        run: Run,
+        held: Held,
+        operation: str,
+        order_id: int,
+        judge: Callable[[], tuple[Difference, ...]],
+    ) -> None:
+        try:
+            found = judge()
+        except Exception as error:  # a fault of ours must not stop the others' comparison
+            log.exception("comparing a refusal of %s", run.symbol)
+            verdict = OperationVerdict(
+                symbol=run.symbol,
+                operation=operation,
+                order_id=order_id,
+                verdict=Verdict.UNCOMPARABLE,
+                reason=f"comparing it failed: {error!r}",
+            )
+            held.entry.held.append(Settled(run, verdict))
+            instrument.held += 1
+            self.release(held)
+        else:
+            self._settle_capture(instrument, run, held, operation, order_id, found)
 
     def _settle_capture(
         self,

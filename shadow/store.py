@@ -21,7 +21,12 @@ from psycopg.rows import dict_row
 from shadow import evidence, latency, store_sql
 from shadow.errors import PositionMoved, StoreUnavailable
 from shadow.latency import Window
-from shadow.limits import CONNECT_S, LATENCY_WINDOWS_OPEN_MAX, STORE_STATEMENT_MS
+from shadow.limits import (
+    CONNECT_S,
+    LATENCY_WINDOWS_OPEN_MAX,
+    STORE_STATEMENT_MS,
+    WRITERS_MAX,
+)
 from shadow.store_rows import (
     Batch,
     InstrumentRow,
@@ -165,6 +170,7 @@ class Store:
             [_verdict(run, verdict) for run, verdict in batch.verdicts],
         )
         await _many(cursor, store_sql.ADD_HITS, list(batch.hits.items()))
+        await _write_writers(cursor, batch)
         await _many(cursor, store_sql.ADD_GAP, [tuple(gap) for gap in batch.gaps])
         for window, added in batch.latencies.items():
             await self._add_latency(cursor, window, added)
@@ -216,6 +222,28 @@ async def _many(cursor: Cursor, statement: Any, rows: Any) -> None:
     rows = list(rows)
     if rows:
         await cursor.executemany(statement, rows)
+
+
+async def _write_writers(cursor: Cursor, batch: Batch) -> None:
+    dark = [
+        {
+            "symbol": key.symbol,
+            "run": key.run,
+            "operations": operations,
+            "most": WRITERS_MAX,
+            **key.writer._asdict(),
+        }
+        for key, operations in batch.dark.items()
+        if operations
+    ]
+    await _many(cursor, store_sql.ADD_DARK, dark)
+    if batch.writers_seen:
+        await cursor.execute(store_sql.FORGET_WRITERS)
+    seen = [
+        {"transactions": transactions, "most": WRITERS_MAX, **writer._asdict()}
+        for writer, transactions in batch.writers_seen.items()
+    ]
+    await _many(cursor, store_sql.ADD_WRITER, seen)
 
 
 def _instrument(row: InstrumentRow) -> dict[str, Any]:

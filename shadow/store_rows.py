@@ -11,6 +11,7 @@ from hdrh.histogram import HdrHistogram
 from shadow.captures import Gap
 from shadow.latency import Window
 from shadow.verdict import Counts, Evidence, OperationVerdict
+from shadow.writers import Writer, WriterCount
 
 
 class StageRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +75,12 @@ class CountKey(NamedTuple):
     minute_s: int
 
 
+class DarkKey(NamedTuple):
+    symbol: str
+    run: int
+    writer: Writer
+
+
 class Tally:
     """What one minute adds to the counts."""
 
@@ -111,6 +118,8 @@ class Batch(msgspec.Struct, kw_only=True):
     hits: dict[str, int] = {}
     latencies: dict[Window, HdrHistogram] = {}
     gaps: list[Gap] = []
+    dark: dict[DarkKey, int] = {}  # operations of writers that were seen
+    writers_seen: dict[Writer, int] = {}  # transactions, dark or not
 
 
 class Resume(msgspec.Struct, frozen=True, kw_only=True):
@@ -141,3 +150,4 @@ class Parity(msgspec.Struct, frozen=True, kw_only=True):
     kinds: dict[str, int]  # differences among the stored mismatches
     known: dict[str, int]  # stored hits of each rule, on this instrument
     book_differences: list[Any]
+    writers_seen: tuple[WriterCount, ...] = ()  # to that database, of the last day

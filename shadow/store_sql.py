@@ -91,6 +91,36 @@ ON CONFLICT (symbol, run, window_at) DO UPDATE SET
     fills = mine.fills + excluded.fills
 """
 
+# Dark operations of a writer that was seen; beyond so many writers of a run they are others'.
+ADD_DARK = """
+INSERT INTO railswitch.dark_writer AS mine (symbol, run, role, application, operations)
+SELECT %(symbol)s, %(run)s, CASE WHEN has_room THEN %(role)s ELSE '' END,
+    CASE WHEN has_room THEN %(application)s ELSE '' END, %(operations)s
+FROM (SELECT EXISTS (
+        SELECT FROM railswitch.dark_writer WHERE symbol = %(symbol)s AND run = %(run)s
+            AND role = %(role)s AND application = %(application)s)
+    OR (SELECT count(*) < %(most)s FROM railswitch.dark_writer
+        WHERE symbol = %(symbol)s AND run = %(run)s AND role <> '') AS has_room) AS room
+ON CONFLICT (symbol, run, role, application) DO UPDATE SET
+    operations = mine.operations + excluded.operations
+"""
+
+# Transactions of a writer that were seen, dark or not; bounded likewise.
+ADD_WRITER = """
+INSERT INTO railswitch.writer_seen AS mine (role, application, transactions)
+SELECT CASE WHEN has_room THEN %(role)s ELSE '' END,
+    CASE WHEN has_room THEN %(application)s ELSE '' END, %(transactions)s
+FROM (SELECT EXISTS (SELECT FROM railswitch.writer_seen
+        WHERE role = %(role)s AND application = %(application)s)
+    OR (SELECT count(*) < %(most)s FROM railswitch.writer_seen
+        WHERE role <> '') AS has_room) AS room
+ON CONFLICT (role, application) DO UPDATE SET
+    transactions = mine.transactions + excluded.transactions, last_at = now()
+"""
+
+# Makes room for writers that come.
+FORGET_WRITERS = "DELETE FROM railswitch.writer_seen WHERE last_at < now() - interval '1 day'"
+
 # A verdict that is not a plain match.
 ADD_VERDICT = """
 INSERT INTO railswitch.verdict (
@@ -157,6 +187,19 @@ SELECT run, sum(seen)::bigint AS seen, sum(matched)::bigint AS matched,
        sum(gaps)::bigint AS gaps, sum(dark)::bigint AS dark, sum(reordered)::bigint AS reordered,
        sum(fills)::bigint AS fills
 FROM railswitch.parity_count WHERE symbol = %s AND run >= %s GROUP BY run ORDER BY run
+"""
+
+# Whose the dark operations were.
+DARK = """
+SELECT role, application, sum(operations)::bigint AS count FROM railswitch.dark_writer
+WHERE symbol = %s AND run >= %s GROUP BY role, application HAVING sum(operations) > 0
+"""
+
+# Who was seen to write in the monolith's database.
+WRITERS = """
+SELECT role, application, transactions AS count FROM railswitch.writer_seen
+WHERE last_at > now() - interval '1 day' AND role <> ''
+ORDER BY transactions DESC, role, application LIMIT %s
 """
 
 # The newest windows of one side's latencies.

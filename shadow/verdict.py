@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from shadow.writers import WriterCount
+
 
 class Verdict(StrEnum):
     MATCH = "match"
@@ -116,3 +118,4 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     lag_ms: float | None
     updated_at_s: float  # when the shadow last reported on this instrument
     mismatches: tuple[OperationVerdict, ...] = ()  # the first few roots
+    dark_writers: tuple[WriterCount, ...] = ()  # of the dark operations whose writer was seen

@@ -11,6 +11,7 @@ from shadow.capture import Capture
 from shadow.exchanges import Told
 from shadow.operation import Operation
 from shadow.verdict import OperationVerdict
+from shadow.writers import Writer
 
 if TYPE_CHECKING:
     from shadow.instrument import Run
@@ -40,19 +41,22 @@ class StreamEntry:
 
 
 class Held:
-    """A capture that waits for its operation, for the next mark, or for its time to run out."""
+    """What a capture told of one order, until its operation or the next mark comes, or its time has
+    run out.
+    """
 
-    __slots__ = ("capture", "entry", "generation", "read_ns", "told")
+    __slots__ = ("entry", "generation", "read_ns", "told")
 
-    def __init__(
-        self, capture: Capture, told: Told, entry: StreamEntry, generation: int, read_ns: int
-    ) -> None:
-        self.capture = capture
+    def __init__(self, told: Told, entry: StreamEntry, generation: int, read_ns: int) -> None:
         self.told = told
         self.entry = entry
         self.generation = generation  # newest mark that may have been written before it was read
         self.read_ns = read_ns  # monotonic
         entry.open += 1
+
+    @property
+    def capture(self) -> Capture:
+        return self.told.capture
 
 
 class Item:
@@ -69,10 +73,12 @@ class Item:
         "sent_ns",
         "seq",
         "waits_for_capture",
+        "xid",
     )
 
-    def __init__(self, operation: Operation, read_ns: int) -> None:
+    def __init__(self, operation: Operation, read_ns: int, xid: int = 0) -> None:
         self.operation = operation
+        self.xid = xid  # of the transaction that wrote it
         self.read_ns = read_ns  # monotonic, like the next two
         self.sent_ns = 0
         self.answered_ns = 0
@@ -126,7 +132,7 @@ class Group:
 class Settled:
     """A verdict on its way to the store, with what it lets go of."""
 
-    __slots__ = ("engine_ns", "gap", "legacy_ns", "rules", "run", "verdict")
+    __slots__ = ("engine_ns", "gap", "legacy_ns", "rules", "run", "verdict", "writer")
 
     def __init__(
         self,
@@ -137,6 +143,7 @@ class Settled:
         rules: Sequence[str] = (),
         legacy_ns: int = 0,
         engine_ns: int = 0,
+        writer: Writer | None = None,
     ) -> None:
         self.run = run
         self.verdict = verdict
@@ -144,3 +151,4 @@ class Settled:
         self.rules = rules
         self.legacy_ns = legacy_ns  # how long either side took; 0: not measured
         self.engine_ns = engine_ns
+        self.writer = writer  # of a dark one, where it was seen

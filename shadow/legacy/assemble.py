@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Mapping as Rows
+from typing import TypeVar
 
 import msgspec
 
-from shadow.errors import UndecodableChange
+from shadow.errors import AdapterFailed, UndecodableChange
+from shadow.legacy.adapter import PLAIN, Adapted
 from shadow.legacy.convert import Scale
+from shadow.legacy.keys import number_of
 from shadow.legacy.mapping import Mapping
 from shadow.legacy.pgoutput import (
     Begin,
@@ -28,7 +31,16 @@ from shadow.legacy.pgoutput import (
     Unchanged,
     Update,
 )
-from shadow.legacy.rows import fill_columns, id_or_zero, legacy_fill, order_columns, order_image
+from shadow.legacy.rows import (
+    fill_columns,
+    legacy_fill,
+    named_symbol,
+    order_columns,
+    order_image,
+    taker_of,
+)
+from shadow.legacy.symbols import symbol_of
+from shadow.legacy.words import is_inside
 from shadow.limits import TRANSACTION_CHANGES_MAX
 from shadow.operation import (
     Change,
@@ -46,6 +58,7 @@ from shadow.operation import (
 MESSAGE_PREFIX = "railswitch"  # of pg_logical_emit_message, for our own messages in the stream
 
 _Texts = dict[str, str | None]
+_RowMessage = TypeVar("_RowMessage", Insert, Update, Delete)
 _FULL = " (ALTER TABLE … REPLICA IDENTITY FULL would show which)"
 
 
@@ -70,10 +83,19 @@ _MESSAGES: msgspec.json.Decoder[_Fence | _Mark | _Written] = msgspec.json.Decode
 )
 
 
+class _NotAdapted(Exception):
+    """The adapter could not read a row; never leaves this module."""
+
+    def __init__(self, row: Unreadable) -> None:
+        super().__init__(row.reason)
+        self.row = row
+
+
 class Ignored(msgspec.Struct):
     """What the stream carried and nobody asked for, since the start."""
 
     rows_of_unknown_symbols: int = 0
+    rows_dropped: int = 0  # of transactions that were too large
     messages: int = 0  # under our prefix, of no kind that we know
 
 
@@ -95,10 +117,12 @@ class Assembler:
         *,
         ignored: Ignored | None = None,
         changes_max: int = TRANSACTION_CHANGES_MAX,
+        adapter: Adapted = PLAIN,
     ) -> None:
         self.ignored = ignored or Ignored()
         self._mapping = mapping
         self._scales = scales
+        self._adapter = adapter
         self._changes_max = changes_max
         self._tables: dict[int, _Table] = {}
         self._begin: Begin | None = None
@@ -112,15 +136,15 @@ class Assembler:
         """The transaction that this message ends, if it concerns us. Raises UndecodableChange."""
         match message:
             case Insert():
-                self._row_change(message.relation_id, lambda table: self._inserted(table, message))
+                self._row_change(message, self._inserted)
             case Update():
-                self._row_change(message.relation_id, lambda table: self._updated(table, message))
-            case Delete():
-                self._row_change(message.relation_id, lambda table: self._deleted(table, message))
+                self._row_change(message, self._updated)
             case Begin():
                 self._start_transaction(message)
             case Commit():
                 return self._commit(message)
+            case Delete():
+                self._row_change(message, self._deleted)
             case Relation():
                 self._relation(message)
             case LogicalMessage():
@@ -170,11 +194,13 @@ class Assembler:
         symbol = _symbol_of(change)
         if self._overflow:
             self._overflow.add(symbol)
+            self.ignored.rows_dropped += 1
         elif len(self._changes) < self._changes_max:
             self._changes.append(change)
         else:
             rows = [one for one in self._changes if not isinstance(one, Marker | Mark)]
             self._overflow = {symbol, *(_symbol_of(one) for one in rows)}
+            self.ignored.rows_dropped += 1 + len(rows)
             self._changes = [one for one in self._changes if isinstance(one, Marker | Mark)]
 
     # --- messages ------------------------------------------------------------------------------
@@ -201,24 +227,36 @@ class Assembler:
     def _relation(self, relation: Relation) -> None:
         orders, fills = self._mapping.orders, self._mapping.fills
         if _is_table(orders.table, relation):
-            wanted = order_columns(orders)
+            wanted = (*order_columns(orders), *self._adapter.order_columns)
         elif _is_table(fills.table, relation):
-            wanted = fill_columns(fills)
+            wanted = (*fill_columns(fills), *self._adapter.fill_columns)
         else:
-            self._tables.pop(relation.relation_id, None)
+            self._renamed(relation)
             return
         places = {column.name: n for n, column in enumerate(relation.columns)}
         self._tables[relation.relation_id] = _Table(
             orders=_is_table(orders.table, relation),
-            columns=tuple((places[name], name) for name in wanted if name in places),
+            columns=tuple((places[name], name) for name in dict.fromkeys(wanted) if name in places),
             missing=tuple(name for name in wanted if name not in places),
         )
 
-    def _row_change(self, relation_id: int, read: Callable[[_Table], Change | None]) -> None:
-        table = self._tables.get(relation_id)
+    def _renamed(self, relation: Relation) -> None:
+        """Not ours, or not any more: then what is written to it says nothing about our tables."""
+        table = self._tables.pop(relation.relation_id, None)
+        if table is not None:
+            reason = f"{self._name(table)} was renamed to {relation.namespace}.{relation.name}"
+            self._add(Unreadable(symbol="", order_id=0, reason=reason))
+
+    def _row_change(
+        self, message: _RowMessage, read: Callable[[_Table, _RowMessage], Change | None]
+    ) -> None:
+        table = self._tables.get(message.relation_id)
         if table is None or self._ours:
             return
-        change = self._missing_columns(table) if table.missing else read(table)
+        try:
+            change = self._missing_columns(table) if table.missing else read(table, message)
+        except _NotAdapted as error:
+            change = error.row
         if change is not None:
             self._add(change)
 
@@ -229,8 +267,8 @@ class Assembler:
         return Unreadable(symbol="", order_id=0, reason=reason)
 
     def _inserted(self, table: _Table, message: Insert) -> Change | None:
-        row = _texts(table, message.new)
-        if self._is_unknown(table, row):
+        row = self._adapted(table, _texts(table, message.new))
+        if row is None or self._is_unknown(table, row) or not self._is_inside(table, row):
             return None
         if not table.orders:
             fill = legacy_fill(row, self._mapping, self._scales)
@@ -243,10 +281,17 @@ class Assembler:
         row = _texts(table, message.new)
         if message.old_is_whole:
             row = old | row  # what is unchanged and stored out of line stands in the old row
+            old = self._adapted(table, old) or {}
+        seen = self._adapted(table, row)
+        if seen is None:
+            return self._outside(table, row, old if message.old_is_whole else None)
+        row = seen
         if self._is_unknown(table, row) and (
             not message.old_is_whole or self._is_unknown(table, old, count=False)
         ):
             return None
+        if not self._is_inside(table, row):
+            return self._outside(table, row, old if message.old_is_whole else None)
         if not table.orders:
             return self._fill_updated(row, old if message.old_is_whole else None)
         moved = self._moved(row, old, message.old_is_whole)
@@ -258,44 +303,64 @@ class Assembler:
     def _moved(self, row: _Texts, old: _Texts, old_is_whole: bool) -> Unreadable | None:
         """An order that was given another id or instrument: nothing that an engine can follow."""
         orders = self._mapping.orders
-        columns = (orders.id, orders.symbol) if old_is_whole else (orders.id,)
+        columns = (orders.id.column, orders.symbol.column) if old_is_whole else (orders.id.column,)
         for column in columns:
             was = old.get(column)
             if was is not None and was != row.get(column):
-                symbols = (old.get(orders.symbol), row.get(orders.symbol))
+                symbols = [named_symbol(one, orders.symbol) for one in (old, row)]
                 return Unreadable(
-                    symbol=next((one for one in symbols if one in self._scales), None) or "",
-                    order_id=id_or_zero(old.get(orders.id)),
+                    symbol=next((one for one in symbols if one in self._scales), ""),
+                    order_id=number_of(old.get(orders.id.column), orders.id),
                     reason=f"{orders.table}: {column} changed from {was} to {row.get(column)}",
                 )
         return None
+
+    def _outside(self, table: _Table, row: _Texts, old: _Texts | None) -> Unreadable | None:
+        """A row that the filter hides now; if it did not before, the order is gone for us. Where
+        the old row is not known it may be so: that concerns whoever has the order open.
+        """
+        if old is not None and (not old or not self._is_inside(table, old)):
+            return None
+        if not table.orders:
+            return self._fill_updated(row, old) if old is not None else None
+        orders = self._mapping.orders
+        return Unreadable(
+            symbol="",
+            order_id=number_of(row.get(orders.id.column), orders.id),
+            reason=f"{orders.table}: its row is not one of mapping.orders.where any more",
+        )
 
     def _fill_updated(self, row: _Texts, old: _Texts | None) -> Unreadable | None:
         fills = self._mapping.fills
         if old == row:
             return None
+        fill_id = row.get(fills.id.column)
         return Unreadable(
-            symbol=row.get(fills.symbol) or "",
-            order_id=id_or_zero(row.get(fills.taker_order)),
-            reason=f"{fills.table}: fill {row.get(fills.id)} was changed after it was written"
+            symbol=named_symbol(row, fills.symbol),
+            order_id=taker_of(row, self._mapping),
+            reason=f"{fills.table}: fill {fill_id} was changed after it was written"
             + ("" if old is not None else _FULL),
         )
 
     def _deleted(self, table: _Table, message: Delete) -> Change | None:
         old = _texts(table, message.old)
-        if message.old_is_whole and self._is_unknown(table, old):
-            return None
+        if message.old_is_whole:
+            seen = self._adapted(table, old)
+            if seen is None or self._is_unknown(table, seen) or not self._is_inside(table, seen):
+                return None
+            old = seen
         if table.orders:
-            order_id = id_or_zero(old.get(self._mapping.orders.id))
+            orders = self._mapping.orders
+            order_id = number_of(old.get(orders.id.column), orders.id)
             if order_id:
                 return OrderDeleted(order_id=order_id)
             reason = f"{self._name(table)}: a row was deleted, and its replica identity has no id"
             return Unreadable(symbol="", order_id=0, reason=reason)
         fills = self._mapping.fills
         return Unreadable(
-            symbol=old.get(fills.symbol) or "",
-            order_id=id_or_zero(old.get(fills.taker_order)),
-            reason=f"{fills.table}: fill {old.get(fills.id)} was deleted",
+            symbol=named_symbol(old, fills.symbol),
+            order_id=taker_of(old, self._mapping),
+            reason=f"{fills.table}: fill {old.get(fills.id.column)} was deleted",
         )
 
     def _truncated(self, message: Truncate) -> None:
@@ -308,10 +373,29 @@ class Assembler:
     def _is_unknown(self, table: _Table, row: _Texts, *, count: bool = True) -> bool:
         """A symbol that is not configured is nobody's business; one that is missing may be."""
         fields = self._mapping.orders if table.orders else self._mapping.fills
-        symbol = row.get(fields.symbol)
-        unknown = symbol is not None and symbol not in self._scales
+        value = row.get(fields.symbol.column)
+        unknown = value is not None and symbol_of(fields.symbol, value) not in self._scales
         self.ignored.rows_of_unknown_symbols += unknown and count
         return unknown
+
+    def _is_inside(self, table: _Table, row: _Texts) -> bool:
+        where = self._mapping.orders.where if table.orders else self._mapping.fills.where
+        return not where or is_inside(row, where)
+
+    def _adapted(self, table: _Table, row: _Texts) -> _Texts | None:
+        """As the adapter shows it; None where it hides it. Raises _NotAdapted."""
+        try:
+            return self._adapter.order_row(row) if table.orders else self._adapter.fill_row(row)
+        except AdapterFailed as error:
+            orders, fills = self._mapping.orders, self._mapping.fills
+            if table.orders:
+                named = named_symbol(row, orders.symbol)
+                order_id = number_of(row.get(orders.id.column), orders.id)
+            else:
+                named, order_id = named_symbol(row, fills.symbol), taker_of(row, self._mapping)
+            raise _NotAdapted(
+                Unreadable(symbol=named, order_id=order_id, reason=f"{self._name(table)}: {error}")
+            ) from error
 
     def _name(self, table: _Table) -> str:
         return self._mapping.orders.table if table.orders else self._mapping.fills.table
@@ -344,8 +428,8 @@ def _texts(table: _Table, row: Row) -> _Texts:
     texts: _Texts = {}
     for at, name in table.columns:
         value = row[at]
-        if isinstance(value, bytes):
-            texts[name] = value.decode("utf-8", "replace")
-        elif value is not Unchanged.TOAST:
+        if value is None:
             texts[name] = None
+        elif value is not Unchanged.TOAST:
+            texts[name] = str(value, "utf-8", "replace")
     return texts

@@ -14,10 +14,11 @@ from functools import lru_cache
 import msgspec
 
 from shadow.errors import NotExact
-from shadow.legacy.mapping import InstrumentConfig
+from shadow.legacy.mapping import Amount, InstrumentConfig
 from shadow.limits import NUMERIC_CHARS_MAX, PRICE_TICKS_MAX, QTY_LOTS_MAX, SHOWN_CHARS_MAX
 
 _PLAIN = re.compile(r"(-?)([0-9]+)(?:\.([0-9]+))?", re.ASCII)
+_INTEGER = re.compile(r"-?[0-9]+", re.ASCII)
 
 
 class Scale(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,11 +45,53 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True):
         """Raises NotExact; the instrument's own maximum is not looked at."""
         return _steps(quantity, self.lot, QTY_LOTS_MAX, self.symbol, "quantity", "lot")
 
+    def payable(self, money: str | Decimal) -> int:
+        """In ticks times lots, what is less than one left out. Raises NotExact."""
+        return _whole_steps(money, self.tick * self.lot, self.symbol)
+
     def price(self, price_ticks: int) -> Decimal:
         return _value(price_ticks, self.tick)
 
     def quantity(self, qty_lots: int) -> Decimal:
         return _value(qty_lots, self.lot)
+
+
+def decimal_of(text: str, amount: Amount) -> str:
+    """The value of a column as a plain decimal, which is still to be checked. Raises NotExact.
+
+    >>> decimal_of("23647", Amount(column="cents", form="integer", exponent=-2))
+    '236.47'
+    >>> decimal_of("-3", Amount(column="thousands", form="integer", exponent=3))
+    '-3000'
+    """
+    if amount.form != "integer":
+        return text
+    if len(text) > NUMERIC_CHARS_MAX or not _INTEGER.fullmatch(text):
+        raise NotExact(f"{_shown(text)} is not an integer")
+    if amount.exponent >= 0:
+        return text + "0" * amount.exponent
+    sign, digits = ("-", text[1:]) if text.startswith("-") else ("", text)
+    digits = digits.rjust(1 - amount.exponent, "0")
+    return f"{sign}{digits[: amount.exponent]}.{digits[amount.exponent :]}"
+
+
+def unit_of(amount: Amount) -> str:
+    """What an integer of the column counts, as a plain decimal.
+
+    >>> unit_of(Amount(column="cents", form="integer", exponent=-2))
+    '0.01'
+    """
+    return decimal_of("1", msgspec.structs.replace(amount, form="integer"))
+
+
+def is_multiple(value: Decimal, unit: str) -> bool:
+    """
+    >>> is_multiple(Decimal("0.05"), "0.01"), is_multiple(Decimal("0.005"), "0.01")
+    (True, False)
+    """
+    digits, places = _unscaled(value)
+    unit_digits, unit_places = _unscaled(unit)
+    return digits * int(10**unit_places) % (unit_digits * int(10**places)) == 0
 
 
 def scales(instruments: Iterable[InstrumentConfig]) -> dict[str, Scale]:
@@ -93,6 +136,15 @@ def _steps(
     return count
 
 
+def _whole_steps(money: str | Decimal, step: Decimal, symbol: str) -> int:
+    digits, places = _unscaled(money)
+    step_digits, step_places = _unscaled(step)
+    if digits < 0:
+        raise NotExact(f"funds {_shown(str(money))} of {symbol} are negative")
+    return digits * int(10**step_places) // (step_digits * int(10**places))
+
+
+@lru_cache(maxsize=16_384)  # prices and quantities come again and again; 3 MB at most
 def _unscaled(value: str | Decimal) -> tuple[int, int]:
     """(digits, places): the value is exactly digits / 10**places, with places >= 0."""
     text = value if isinstance(value, str) else _plain_text(value)

@@ -26,24 +26,24 @@ Value = bytes | None | Unchanged
 Row = tuple[Value, ...]  # one for each column of the relation, in its order
 
 
-class Begin(msgspec.Struct, frozen=True):
+class Begin(msgspec.Struct, frozen=True, gc=False):
     commit_lsn: int  # of the transaction that begins: it comes whole, after its commit
     committed_at_us: int
     xid: int
 
 
-class Commit(msgspec.Struct, frozen=True):
+class Commit(msgspec.Struct, frozen=True, gc=False):
     commit_lsn: int
     end_lsn: int
     committed_at_us: int  # microseconds since 1970
 
 
-class Column(msgspec.Struct, frozen=True):
+class Column(msgspec.Struct, frozen=True, gc=False):
     name: str
     identity: bool  # part of the replica identity
 
 
-class Relation(msgspec.Struct, frozen=True):
+class Relation(msgspec.Struct, frozen=True, gc=False):
     """A table as it is from here on; sent before its first change and after it was altered."""
 
     relation_id: int
@@ -53,12 +53,12 @@ class Relation(msgspec.Struct, frozen=True):
     columns: tuple[Column, ...]
 
 
-class Insert(msgspec.Struct, frozen=True):
+class Insert(msgspec.Struct, frozen=True, gc=False):
     relation_id: int
     new: Row
 
 
-class Update(msgspec.Struct, frozen=True):
+class Update(msgspec.Struct, frozen=True, gc=False):
     """`old`: the whole old row (replica identity full); else its key if that changed; else None."""
 
     relation_id: int
@@ -67,17 +67,17 @@ class Update(msgspec.Struct, frozen=True):
     new: Row
 
 
-class Delete(msgspec.Struct, frozen=True):
+class Delete(msgspec.Struct, frozen=True, gc=False):
     relation_id: int
     old: Row
     old_is_whole: bool  # otherwise only the key; the other values are None
 
 
-class Truncate(msgspec.Struct, frozen=True):
+class Truncate(msgspec.Struct, frozen=True, gc=False):
     relation_ids: tuple[int, ...]
 
 
-class LogicalMessage(msgspec.Struct, frozen=True):
+class LogicalMessage(msgspec.Struct, frozen=True, gc=False):
     """Of pg_logical_emit_message."""
 
     lsn: int
@@ -86,7 +86,7 @@ class LogicalMessage(msgspec.Struct, frozen=True):
     content: bytes
 
 
-class Other(msgspec.Struct, frozen=True):
+class Other(msgspec.Struct, frozen=True, gc=False):
     """An origin or a data type: nothing that we need."""
 
     kind: str
@@ -175,22 +175,23 @@ def _row(data: bytes, at: int) -> tuple[Row, int]:
     (count,) = _U16.unpack_from(data, at)
     at += 2
     values: list[Value] = []
+    append, size_at = values.append, _U32.unpack_from
     for _ in range(count):
         kind = data[at]
-        at += 1
         if kind == 0x74:  # t
-            (size,) = _U32.unpack_from(data, at)
-            start = at + 4
-            at = start + size
-            if at > len(data):
-                raise ValueError("a value ends after the message")
-            values.append(data[start:at])
+            start = at + 5
+            at = start + size_at(data, at + 1)[0]
+            append(data[start:at])
         elif kind == 0x6E:  # n
-            values.append(None)
+            append(None)
+            at += 1
         elif kind == 0x75:  # u
-            values.append(Unchanged.TOAST)
+            append(Unchanged.TOAST)
+            at += 1
         else:
             raise ValueError(f"a value of unknown kind {chr(kind)!r}")
+    if at > len(data):
+        raise ValueError("a value ends after the message")
     return tuple(values), at
 
 

@@ -18,9 +18,10 @@ from shadow.errors import (
     SlotMissing,
     SlotNotCreated,
 )
-from shadow.legacy.database import connected, parse_lsn, target, translated
+from shadow.legacy.database import connected, parse_lsn, table, target, translated
 from shadow.legacy.mapping import Mapping
 from shadow.legacy.rows import fill_columns, order_columns
+from shadow.legacy.source import Standing
 from shadow.limits import QUERY_S, SLOT_BUSY_S, SLOT_CREATE_S
 
 _POLL_S = 0.05  # how often a busy slot is looked at
@@ -69,23 +70,30 @@ async def drop_slot(url: str, slot: str, *, busy_s: float = SLOT_BUSY_S) -> bool
                     await asyncio.sleep(_POLL_S)
 
 
-async def require_ready(url: str, slot: str, publication: str, mapping: Mapping) -> int:
-    """Checks all that streaming needs; each lack is an error that says what to do.
-
-    Returns the slot's position: what committed after it can still be read.
-    """
+async def require_ready(url: str, slot: str, publication: str, mapping: Mapping) -> Standing:
+    """Checks all that streaming needs; each lack is an error that says what to do."""
     async with connected(url) as connection:
         with translated(url, "preparing to read changes from"):
             await connection.execute(f"SET statement_timeout = {int(QUERY_S * 1000)}")
             await _require_logical(connection, url)
             await _require_publication(connection, publication, mapping)
-            lsn = await _slot_lsn(connection, slot)
-    if lsn is None:
+            standing = await _standing(connection, slot)
+            if standing is not None:
+                await _require_older_tables(connection, slot, publication, mapping)
+    if standing is None:
         raise SlotMissing(
             f"replication slot {slot} does not exist in {target(url)}: shadowing makes it when it"
             " begins; if it was there before, somebody dropped it, and changes have been lost"
         )
-    return lsn
+    return standing
+
+
+async def wal_lsn(url: str) -> int:
+    """How far the server's log goes."""
+    async with connected(url) as connection:
+        with translated(url, "asking for the end of the log of"):
+            (lsn,) = await _one(connection, "SELECT pg_current_wal_insert_lsn()::text")
+    return parse_lsn(lsn)
 
 
 async def slot_error(url: str, error: psycopg.Error, timeout_s: float) -> ShadowError:
@@ -94,7 +102,7 @@ async def slot_error(url: str, error: psycopg.Error, timeout_s: float) -> Shadow
     if isinstance(error, errors.QueryCanceled):
         return SlotNotCreated(
             f"no replication slot within {timeout_s:g} s in {target(url)}: it waits for write"
-            f" transactions that were open before, {await _open_writers(url)}; end them, or wait"
+            f" transactions that were open before, {await open_writers(url)}; end them, or wait"
         )
     if isinstance(error, errors.InsufficientPrivilege):
         return LegacyNotReady(
@@ -165,24 +173,57 @@ def _lack(published: dict[str, Any], columns: tuple[str, ...], whose: str) -> st
     return f"the columns {', '.join(sorted(missing))} {whose}" if missing else ""
 
 
-async def _slot_lsn(connection: AsyncConnection[TupleRow], slot: str) -> int | None:
+async def _require_older_tables(
+    connection: AsyncConnection[TupleRow], slot: str, publication: str, mapping: Mapping
+) -> None:
+    """Of a table that was published only after the slot's position, changes are missing."""
+    cursor = await connection.execute(
+        """
+        SELECT pr.prrelid::regclass::text
+        FROM pg_publication_rel pr JOIN pg_publication p ON p.oid = pr.prpubid,
+            pg_replication_slots s
+        WHERE p.pubname = %s AND s.slot_name = %s AND age(pr.xmin) <= age(s.catalog_xmin)
+          AND pr.prrelid = ANY (SELECT to_regclass(name) FROM unnest(%s::text[]) AS name)
+        ORDER BY 1""",
+        [publication, slot, [table(one).as_string() for one in _tables(mapping)]],
+    )
+    younger = [row[0] async for row in cursor]
+    if younger:
+        raise ChangesLost(
+            f"{', '.join(younger)} came into publication {publication} after replication slot"
+            f" {slot} was last read: the table was made again, or the publication was. What was"
+            " written before is not in the stream; drop the slot and load all instruments again",
+            slot_lsn=0,
+        )
+
+
+def _tables(mapping: Mapping) -> tuple[str, str]:
+    return mapping.orders.table, mapping.fills.table
+
+
+async def _standing(connection: AsyncConnection[TupleRow], slot: str) -> Standing | None:
     row = await _slot_row(connection, slot)
     if row is None:
         return None
-    confirmed, wal_status = row
+    confirmed, wal_status, end, retained_bytes = row
     if wal_status == "lost":
         raise ChangesLost(
             f"the server gave up replication slot {slot}: more WAL was kept for it than"
-            " max_slot_wal_keep_size allows; drop it and load all instruments again",
+            " max_slot_wal_keep_size allows, or nobody read it for too long; drop it and load all"
+            " instruments again",
             slot_lsn=0,
         )
-    return parse_lsn(confirmed)
+    return Standing(
+        slot_lsn=parse_lsn(confirmed), end_lsn=parse_lsn(end), retained_bytes=retained_bytes
+    )
 
 
 async def _slot_row(connection: AsyncConnection[TupleRow], slot: str) -> TupleRow | None:
     cursor = await connection.execute(
-        "SELECT confirmed_flush_lsn::text, wal_status, plugin, database,"
-        " database = current_database() FROM pg_replication_slots WHERE slot_name = %s",
+        "SELECT confirmed_flush_lsn::text, wal_status, pg_current_wal_insert_lsn()::text,"
+        " coalesce(pg_wal_lsn_diff(pg_current_wal_insert_lsn(), restart_lsn), 0)::bigint,"
+        " plugin, database, database = current_database()"
+        " FROM pg_replication_slots WHERE slot_name = %s",
         [slot],
     )
     row = await cursor.fetchone()
@@ -197,7 +238,7 @@ async def _slot_row(connection: AsyncConnection[TupleRow], slot: str) -> TupleRo
     return tuple(state)
 
 
-async def _open_writers(url: str) -> str:
+async def open_writers(url: str) -> str:
     """Those who hold a slot's making up, oldest first, for a person to look for."""
     query = """
         SELECT 'pid ' || l.pid || coalesce(' (' || a.usename || ')', '')

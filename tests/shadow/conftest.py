@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "legacies"))
 
 
 @pytest.fixture
@@ -14,6 +19,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
         "books.RESYNC_AFTER_S": 0.3,
         "books.RESYNC_S": 0.3,
         "settle.CAPTURE_GRACE_S": 0.3,
+        "settle.CAPTURES_STUCK_S": 1.0,
         "pipeline.STAGES_S": 0.05,
         "pipeline.ANSWERED_UNWRITTEN_S": 0.3,
         "pipeline.CLOCKS_APART_S": 0.0,

@@ -16,7 +16,7 @@ import psycopg
 from sandbox_config import CONFIG
 
 from bridge.bench.synthetic import Done, Monolith, Order, open_for_shadow
-from bridge.proxy.dialect import Dialect
+from bridge.proxy.desk.dialect import Dialect
 from engine.errors import EngineUnavailable
 from engine.reference import PythonMarket
 from engine.types import Command, CommandKind, Event, EventKind, Mode, RestingOrder, Role, Side
@@ -36,6 +36,7 @@ from shadow.ports import CaptureEntry, Captures, Changes, Engine, Snapshots
 from shadow.store import Store
 from shadow.tasks import cancelled
 from shadow.verdict import Evidence, OperationVerdict
+from shadow.writers import Writers
 
 SCALES = scales(CONFIG.instruments)
 BTC, ETH = "BTC-USD", "ETH-USD"
@@ -131,15 +132,20 @@ class Client:
 
 
 class Slot:
-    """The monolith's change stream: what was not confirmed comes again."""
+    """The monolith's change stream: what was not confirmed comes again. Nothing comes while
+    `flows` is clear.
+    """
 
     def __init__(self) -> None:
         self.log: list[LegacyTransaction] = []
         self.confirmed = 0
         self.failures: deque[Exception] = deque()
         self.arrived = asyncio.Event()
+        self.flows = asyncio.Event()
+        self.flows.set()
 
     async def append(self, tx: LegacyTransaction) -> None:
+        assert not self.log or tx.end_lsn > self.log[-1].end_lsn, "out of commit order"
         self.log.append(tx)
         self.arrived.set()
 
@@ -163,6 +169,7 @@ class Stream:
                 raise self.slot.failures.popleft()
             new = [tx for tx in self.slot.log if tx.end_lsn > self.after]
             for tx in new:
+                await self.slot.flows.wait()
                 self.after = tx.end_lsn
                 yield tx
             if not new:
@@ -227,6 +234,7 @@ class World:
         self.redis = Redis()
         self.shard = Shard()
         self.known: tuple[Rule, ...] = ()
+        self.writers = Writers()
         self.snapshots = 0
         self.unreadable: list[Unreadable] = []
         self.feed = Client(self.shard, "shadow-feed")
@@ -306,6 +314,7 @@ class World:
         captures: Captures | None = None,
         changes: Callable[[], Changes] | None = None,
         snapshots: Snapshots | None = None,
+        warning: Callable[[], str] = lambda: "",
     ) -> Pipeline:
         return Pipeline(
             changes=changes or self.slot.stream,
@@ -318,6 +327,8 @@ class World:
             mapping=CONFIG.mapping,
             scales=SCALES,
             known=self.known,
+            writers=self.writers,
+            warning=warning,
         )
 
     @asynccontextmanager
@@ -382,6 +393,8 @@ class World:
 def _vanish(pipeline: Pipeline) -> Callable[[Sequence[Any]], Awaitable[None]]:
     async def end(tasks: Sequence[Any]) -> None:
         await cancelled(tasks)
+        if not tasks:
+            return  # it had not begun
         await pipeline._books.close()
         await pipeline._feed.close()
 

@@ -10,6 +10,7 @@ from legacy_side import MAPPING, SCALES, order_row, trade_row
 
 from shadow.errors import UndecodableChange
 from shadow.legacy.assemble import Assembler
+from shadow.legacy.mapping import Symbol
 from shadow.legacy.pgoutput import (
     Begin,
     Column,
@@ -25,6 +26,7 @@ from shadow.legacy.pgoutput import (
     Update,
 )
 from shadow.operation import (
+    Change,
     FillInserted,
     LegacyTransaction,
     Mark,
@@ -104,8 +106,15 @@ def test_a_transaction_is_given_whole_at_its_commit_in_the_order_of_its_writes()
 
 
 def test_a_transaction_of_other_tables_is_not_given() -> None:
-    assert assembled(relation(ORDERS, name="members"), Insert(ORDERS, order())) is None
+    members = msgspec.structs.replace(relation(ORDERS, name="members"), relation_id=98)
+    assert assembled(members, Insert(98, order())) is None
     assert assembled(Insert(99, order())) is None
+
+
+def test_a_table_that_was_renamed_is_told_and_not_read_any_more() -> None:
+    change = only_unreadable(relation(ORDERS, name="old_orders"), Insert(ORDERS, order()))
+    assert (change.symbol, change.order_id) == ("", 0)
+    assert change.reason == "orders was renamed to public.old_orders"
 
 
 def test_rows_of_unknown_symbols_are_left_out_and_counted() -> None:
@@ -292,3 +301,84 @@ def test_a_table_may_be_named_with_its_schema() -> None:
 def test_a_commit_without_its_beginning_is_an_error() -> None:
     with pytest.raises(UndecodableChange):
         Assembler(MAPPING, SCALES).feed(Commit(1, 2, 3))
+
+
+# --- filters, and instruments by another name ----------------------------------------------------
+
+FILTERED = msgspec.structs.replace(
+    MAPPING,
+    orders=msgspec.structs.replace(
+        MAPPING.orders,
+        where={"note": ("spot", "true")},
+        symbol=Symbol(column="market_id", map={"3": "BTC-USD", "9": "DOGE-USD"}),
+    ),
+    fills=msgspec.structs.replace(MAPPING.fills, where={"note": ("spot",)}),
+)
+
+
+def filtered(*messages: Message, assembler: Assembler | None = None) -> list[Change]:
+    transaction = assembled(*messages, assembler=assembler or Assembler(FILTERED, SCALES))
+    return list(transaction.changes) if transaction is not None else []
+
+
+def spot(unchanged: tuple[str, ...] = (), **changes: str | None) -> Row:
+    return order(unchanged, **{"note": "spot", "market_id": "3", **changes})
+
+
+def test_rows_outside_the_filter_are_not_there() -> None:
+    outside = spot(note="margin")
+    assert filtered(Insert(ORDERS, outside)) == []
+    assert filtered(Insert(ORDERS, spot(note=None))) == []
+    assert filtered(Insert(TRADES, trade(note="margin"))) == []
+    assert filtered(Update(TRADES, trade(note="margin"), True, trade(note="future"))) == []
+    assert filtered(Update(ORDERS, outside, True, spot(note="margin", state="1"))) == []
+    assert filtered(Delete(ORDERS, outside, True)) == []
+    assert filtered(Delete(TRADES, trade(note="margin"), True)) == []
+
+
+def test_rows_inside_it_are_read_by_the_map_of_symbols() -> None:
+    for note in ("spot", "t"):  # a boolean is written "t" here, and "true" in the mapping
+        (change,) = filtered(Insert(ORDERS, spot(note=note)))
+        assert isinstance(change, OrderInserted)
+        assert change.order.symbol == "BTC-USD"
+    (fill,) = filtered(Insert(TRADES, trade(note="spot")))
+    assert isinstance(fill, FillInserted)
+
+
+def test_a_value_that_no_configured_instrument_has_is_left_out_and_counted() -> None:
+    assembler = Assembler(FILTERED, SCALES)
+    for market_id in ("9", "10", "BTC-USD"):
+        row = spot(market_id=market_id)
+        assert filtered(Insert(ORDERS, row), assembler=assembler) == []
+    assert assembler.ignored.rows_of_unknown_symbols == 3
+
+
+def test_a_row_that_leaves_the_filter_may_have_been_an_open_order() -> None:
+    """Of default replica identity nobody knows what it was: whoever has it open must hear of it."""
+    for old, whole in ((None, False), (spot(), True)):
+        (change,) = filtered(Update(ORDERS, old, whole, spot(note="margin")))
+        assert change == Unreadable(
+            symbol="",
+            order_id=7,
+            reason="orders: its row is not one of mapping.orders.where any more",
+        )
+    (change,) = filtered(Update(TRADES, trade(note="spot"), True, trade(note="margin")))
+    assert isinstance(change, Unreadable)
+    assert "fill 3 was changed after it was written" in change.reason
+
+
+def test_a_row_that_enters_it_is_an_order_that_nobody_has_seen() -> None:
+    (change,) = filtered(Update(ORDERS, spot(note="margin"), True, spot()))
+    assert isinstance(change, OrderUpdated)
+
+
+def test_a_filter_whose_column_is_unchanged_and_out_of_line_lets_the_row_through() -> None:
+    (change,) = filtered(Update(ORDERS, None, False, spot(unchanged=("note",))))
+    assert isinstance(change, OrderUpdated)
+
+
+def test_an_order_that_changes_its_instrument_is_named_by_the_one_it_had() -> None:
+    (change,) = filtered(Update(ORDERS, spot(), True, spot(market_id="9")))
+    assert isinstance(change, Unreadable)
+    assert (change.symbol, change.order_id) == ("BTC-USD", 7)
+    assert "market_id changed from 3 to 9" in change.reason

@@ -10,10 +10,13 @@ import pytest
 import redis
 from hypothesis import given
 from hypothesis import strategies as st
+from sandbox_config import CONFIG
 
-from shadow.capture import CAPTURE_STREAM, Capture, Outcome, encode_batch
+from shadow.capture import CAPTURE_STREAM, Capture, Outcome, encode_batch, encode_closing
 from shadow.captures import Gap, RedisCaptures, Sequences
 from shadow.errors import CapturesUnavailable
+from shadow.exchanges import Exchanges, Kind
+from shadow.legacy.convert import scales
 
 
 def capture(number: int, worker: str = "w") -> Capture:
@@ -109,6 +112,71 @@ def test_an_entry_without_numbers_shows_as_a_gap_of_the_next_one(
     assert sequences.take(batch(2, 2)).gaps == (Gap("w", 1, 1),)
 
 
+def test_a_sequence_that_is_closed_shows_what_never_came() -> None:
+    sequences = Sequences({"w": 4})
+    assert sequences.take(encode_closing("w", 9)) == ((), (Gap("w", 4, 9),))
+    assert sequences.take(encode_closing("w", 9)) == ((), ())  # it may come twice
+
+
+def test_a_worker_of_which_nothing_arrived_but_its_end_has_lost_everything() -> None:
+    assert Sequences({}).take(encode_closing("w", 3)).gaps == (Gap("w", 1, 3),)
+    assert Sequences({}).take(encode_closing("w", 0)).gaps == ()
+
+
+def test_a_closing_entry_that_is_damaged_still_closes() -> None:
+    sequences = Sequences({"w": 4})
+    taken = sequences.take(encode_closing("w", 5) | {b"batch": b"\xc1"})
+    assert taken == ((), (Gap("w", 4, 5),))
+
+
+def test_what_comes_again_after_the_end_is_neither_new_nor_lost() -> None:
+    sequences = Sequences({})
+    sequences.take(batch(1, 3))
+    sequences.take(encode_closing("w", 3))
+    assert sequences.take(batch(2, 3)) == ((), ())
+    assert sequences.take(encode_closing("w", 3)) == ((), ())
+    assert sequences.take(batch(2, 3)) == ((), ())
+    learned = Sequences({})
+    learned.learn(encode_closing("w", 3))
+    learned.learn(batch(1, 3))
+    assert learned.take(batch(2, 3)) == ((), ())
+
+
+def test_closed_sequences_are_forgotten_before_those_that_go_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("shadow.captures.CAPTURE_WORKERS_MAX", 3)
+    sequences = Sequences({})
+    for worker in ("lives", "a", "b"):
+        sequences.take(batch(1, 3, worker))
+    sequences.take(encode_closing("b", 3))
+    sequences.take(batch(1, 1, "c"))
+    assert sequences.expected() == {"lives": 4, "a": 4, "c": 2}
+    sequences.take(batch(4, 4, "lives"))
+    sequences.take(batch(1, 1, "d"))
+    assert sequences.expected() == {"lives": 5, "c": 2, "d": 2}
+
+
+@pytest.mark.parametrize(
+    ("action", "kind"), [("place", Kind.PLACE_UNKNOWN), ("cancel", Kind.CANCEL_UNKNOWN)]
+)
+def test_what_became_of_a_dead_worker_s_request_is_not_guessed(action: str, kind: Kind) -> None:
+    exchanges = Exchanges(CONFIG.mapping, scales(CONFIG.instruments))
+    given = capture(1)
+    lost = msgspec.structs.replace(
+        given,
+        action=action,
+        method="POST" if action == "place" else "DELETE",
+        target="/api/v1/orders" + ("" if action == "place" else "/11"),
+        path_params={} if action == "place" else {"id": "11"},
+        outcome=Outcome.WORKER_LOST,
+        status=0,
+        response_body=b"",
+        answered_mono_ns=0,
+    )
+    assert [told.kind for told in exchanges.read(lost)] == [kind]
+
+
 @given(st.lists(st.booleans(), min_size=1, max_size=60), st.integers(0, 3))
 def test_whatever_is_dropped_captures_and_gaps_make_up_all_numbers(
     arrives: list[bool], twice: int
@@ -122,6 +190,21 @@ def test_whatever_is_dropped_captures_and_gaps_make_up_all_numbers(
                 seen.extend(n for gap in taken.gaps for n in range(gap.first, gap.last + 1))
                 seen.extend(capture.number for capture in taken.captures)
     assert seen == list(range(1, len(arrives) + 2))
+
+
+@given(st.integers(0, 20), st.lists(st.tuples(st.integers(1, 20), st.integers(1, 6)), max_size=12))
+def test_whatever_comes_before_the_end_all_numbers_are_told_once(
+    last: int, spans: list[tuple[int, int]]
+) -> None:
+    """Batches that overlap, come twice, or never: the closing entry settles the rest."""
+    sequences = Sequences({})
+    seen: list[int] = []
+    entries = [batch(a, min(a + n, last)) for a, n in sorted(spans) if a <= last]
+    for fields in [*entries, encode_closing("w", last), *entries]:
+        taken = sequences.take(fields)
+        seen.extend(n for gap in taken.gaps for n in range(gap.first, gap.last + 1))
+        seen.extend(capture.number for capture in taken.captures)
+    assert seen == list(range(1, last + 1))
 
 
 def _with(url: str, use: Callable[[RedisCaptures], Awaitable[None]]) -> None:

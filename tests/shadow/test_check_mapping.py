@@ -9,7 +9,8 @@ import pytest
 from legacy_side import CONFIG
 
 from shadow.legacy.check_mapping import problems
-from shadow.legacy.mapping import InstrumentConfig, Mapping
+from shadow.legacy.mapping import Amount, InstrumentConfig, Mapping
+from shadow.legacy.shorthand import expanded
 
 
 def mapped(path: str, value: Any) -> Mapping:
@@ -23,7 +24,7 @@ def mapped(path: str, value: Any) -> Mapping:
         del at[last]
     else:
         at[int(last) if isinstance(at, list) else last] = value
-    return msgspec.convert(data, Mapping)
+    return msgspec.convert(expanded(data), Mapping)
 
 
 def instrument(**changes: Any) -> InstrumentConfig:
@@ -69,11 +70,32 @@ def test_a_monolith_without_market_and_ioc_orders_needs_no_words_for_them() -> N
         ("routes/0/fields/price", None, "(place /api/v1/orders): fields lacks price"),
         ("routes/0/fields/amount", "order.x", 'field "amount" is not one of'),
         ("routes/0/fields/price", "order..price", "does not say where the value is"),
-        ("routes/1/fields/order_id", "path.no", '= "path.no", but the path has no :no'),
-        ("routes/0/method", "Post", 'method = "Post" is no HTTP method in capitals'),
+        ("routes/4/fields/order_id", "path.no", '= "path.no", but the path has no :no'),
+        ("routes/0/fields/price", ["order.price", "query."], '"query." does not say where'),
+        ("routes/0/fields/price", [], "price does not say where the value is"),
+        ("routes/4/fields/order_id", ["path.id", "path.no"], '= "path.no", but the path has no'),
+        ("routes/0/defaults", {"kind": "limit"}, 'default "kind" is not one of'),
+        ("routes/0/defaults", {"ord_type": "LIMIT"}, 'the default ord_type = "LIMIT" is none of'),
+        ("errors", {"late": {"status": 422, "body": ""}}, "`mapping.errors.late` is none of our"),
+        ("responses/order/price", "price:fixed", "`mapping.responses.order.price`"),
+        ("adapter", "my_adapter", '`mapping.adapter` = "my_adapter" is not "module:Class"'),
+        ("routes/0/method", "Post", 'method = "Post" is not one of DELETE, GET'),
         ("routes/0/path", "orders", "path must begin with /"),
-        ("routes/0/action", "read", '`mapping.routes`: no route has action = "place"'),
-        ("routes/1/method", "GET", "GET /api/v1/orders/:id is given 2 times"),
+        ("routes/0/path", "/api/", "path must be one or more pieces"),
+        ("routes/0/path", "/api//orders", "path must be one or more pieces"),
+        ("routes/0/path", "/api/orders(.:format)", "path must be one or more pieces"),
+        ("routes/0/path", "/api/%6frders", "path must be one or more pieces"),
+        ("routes/4/path", "/orders/:id/:id", 'each ":" of the path must begin a name of its own'),
+        ("routes/4/path", "/orders/:1", 'each ":" of the path must begin a name of its own'),
+        ("routes/0/fields/price", "each.price", '"each.price", but the route has no each'),
+        ("routes/1/each", "path.ids", 'each = "path.ids" does not say where the list is'),
+        ("routes/1/each", "", 'order_id = "each", but the route has no each'),
+        ("routes/2/fields/tif", "each", 'an element that is a value ("each") has no fields'),
+        ("routes/1/fields/order_id", "ids", 'no field begins with "each"'),
+        ("routes/3/each", "ids", "each is of bulk place and cancel routes, not of cancel_all"),
+        ("routes/3/fields/tif", "query.tif", 'field "tif" is not one of side, symbol'),
+        ("responses/placed_many_status", 302, "`mapping.responses.placed_many_status` must be"),
+        ("routes/4/method", "GET", "GET /api/v1/orders/:id is given 2 times"),
         ("identity_header", "X Member", "`mapping.identity_header`"),
         ("words/side/sell", "buy", '`mapping.words.side`: 2 of our words are "buy"'),
         ("words/side/sell", None, "`mapping.words.side` lacks sell"),
@@ -114,6 +136,23 @@ def test_each_problem_of_an_instrument_names_it(changes: dict[str, Any], expecte
     assert found.endswith(("64 bits", "long", "4294967295", "one tick", "one lot"))
 
 
+def test_each_action_that_orders_need_has_a_route() -> None:
+    routes = [one for one in CONFIG.mapping.routes if one.action != "place"]
+    (found,) = problems(
+        msgspec.structs.replace(CONFIG.mapping, routes=tuple(routes)), CONFIG.instruments
+    )
+    assert found == '`mapping.routes`: no route has action = "place" and no each'
+
+
+def test_a_route_that_an_earlier_one_hides_is_named() -> None:
+    """As in Rails the first one that fits counts, and its id would be "batch"."""
+    routes = sorted(CONFIG.mapping.routes, key=lambda route: ":" not in route.path)
+    (found,) = problems(
+        msgspec.structs.replace(CONFIG.mapping, routes=tuple(routes)), CONFIG.instruments
+    )
+    assert "(cancel /api/v1/orders/batch): DELETE /api/v1/orders/:id stands before it" in found
+
+
 def test_the_largest_numbers_that_fit_are_no_problem() -> None:
     largest = instrument(price_max="92233720368547758.07", quantity_max="184467440737.09551615")
     assert problems(CONFIG.mapping, [largest]) == []
@@ -130,3 +169,14 @@ def test_an_instrument_given_twice_is_one_problem_for_each_key() -> None:
 def test_no_instruments_are_a_problem() -> None:
     (found,) = problems(CONFIG.mapping, [])
     assert "at least one" in found
+
+
+def test_what_a_market_buy_can_pay_is_for_a_monolith_that_matches_later() -> None:
+    mapping = mapped("market_buy", "stop_level")
+    assert ["`mapping.matching`" in one for one in problems(mapping, CONFIG.instruments)] == [True]
+    later = msgspec.structs.replace(mapping, matching="later")
+    [problem] = problems(later, CONFIG.instruments)
+    assert "mapping.orders.funds" in problem
+    orders = msgspec.structs.replace(later.orders, funds=Amount(column="locked"))
+    later = msgspec.structs.replace(later, orders=orders)
+    assert problems(later, CONFIG.instruments) == []

@@ -376,3 +376,84 @@ def test_a_request_for_something_else_names_the_fields() -> None:
 def test_both_views_of_a_match_are_equal() -> None:
     place, events = next(trades(7))
     assert diff.legacy_view(place) == diff.engine_view(events)
+
+
+# --- quantities that rows do not say, and whom they book as maker ---------------------------------
+
+
+def untold(place: Place, *, with_makers: bool = True) -> Place:
+    """Of a monolith whose rows say what was ordered and not what is left."""
+    after = tuple(msgspec.structs.replace(one, leaves_lots=None) for one in place.after)
+    return msgspec.structs.replace(place, after=after if with_makers else after[:1])
+
+
+@given(seed=st.integers(0, 2**32))
+@settings(max_examples=10, deadline=None)
+def test_what_the_rows_do_not_say_is_no_difference(seed: int) -> None:
+    engine = Engine()
+    for _, operation in zip(range(100), flow(seed), strict=False):
+        events = engine.do(operation)
+        if isinstance(operation, Place):
+            assert compare(untold(operation), events) == ()
+        else:
+            order = msgspec.structs.replace(operation.order, leaves_lots=None)
+            assert compare(Cancel(order=order), events) == ()
+
+
+def test_without_a_leaves_column_a_maker_s_row_is_written_when_it_is_filled_and_not_before() -> (
+    None
+):
+    _, engine = book(5, 5)
+    place = bought(7, (1, 5), (2, 2), leaves={1: 0, 2: 3})
+    events = engine.do(place)
+    first_only = msgspec.structs.replace(untold(place), after=untold(place).after[:2])
+    assert compare(first_only, events) == ()
+    (found,) = compare(untold(place, with_makers=False), events)
+    assert (found.kind, found.what) == (
+        Kind.LEAVES,
+        "order 1 was filled, but its row was not written again",
+    )
+
+
+def test_a_wrong_status_is_told_whatever_the_rows_say_of_quantities() -> None:
+    _, engine = book(5)
+    place = untold(bought(5, (1, 5), leaves={1: 0}))
+    events = engine.do(place)
+    wrong = _image(place, 0, status=Status.OPEN)
+    assert kinds(wrong, events) == [Kind.STATUS]
+    assert kinds(_image(place, 1, status=Status.OPEN), events) == [Kind.STATUS]
+
+
+def test_a_fill_is_booked_by_the_monolith_s_own_rule() -> None:
+    """Order 900 came in; it is the taker, and the maker only where the lower id is."""
+    _, engine = book(5)
+    place = bought(5, (1, 5), leaves={1: 0})
+    events = engine.do(place)
+    assert diff.compare_place(place, events, "resting") == ()
+    assert diff.compare_place(place, events, "lower_id") == ()
+    (fill,) = place.fills
+    turned = msgspec.structs.replace(fill, maker_order_id=900, taker_order_id=1)
+    swapped = msgspec.structs.replace(place, fills=(turned,))
+    for rule in ("resting", "lower_id"):
+        (found,) = diff.compare_place(swapped, events, rule)  # type: ignore[arg-type]
+        assert found.kind is Kind.COUNTERPARTY
+        assert found.what == "order 900 is booked as maker where order 1 should be"
+
+
+def test_an_incoming_order_with_the_lower_id_is_booked_as_maker_where_that_is_the_rule() -> None:
+    late = bought(5, (1, 5), leaves={1: 0})
+    renumbered = Engine()
+    maker = msgspec.structs.replace(late.after[1], order_id=901, side=Side.SELL, leaves_lots=5)
+    renumbered.do(Place(order=msgspec.structs.replace(maker, qty_lots=5), fills=(), after=()))
+    (fill,) = late.fills
+    turned = msgspec.structs.replace(fill, maker_order_id=900, taker_order_id=901)
+    place = msgspec.structs.replace(
+        late,
+        fills=(turned,),
+        after=(late.after[0], msgspec.structs.replace(late.after[1], order_id=901)),
+    )
+    events = renumbered.do(place)
+    assert diff.compare_place(place, events, "lower_id") == ()
+    (found,) = diff.compare_place(place, events, "resting")
+    assert found.kind is Kind.COUNTERPARTY
+    assert diff.legacy_view(place)["fills"][0]["maker"] == 901

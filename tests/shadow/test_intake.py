@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
+from shadow.errors import ChangesLost
 from shadow.intake import Intake
 from shadow.operation import LegacyTransaction, Mark, Marker
 from shadow.recorder import Recorder
@@ -102,6 +103,42 @@ def test_a_marker_is_told_of_before_it_is_applied() -> None:
         async with asyncio.timeout(10):
             await came.wait()
         assert waiting
+        await cancelled([reading])
+
+    asyncio.run(main())
+
+
+def test_after_a_loss_no_snapshot_may_begin_until_the_next_slot_is_there() -> None:
+    """What commits between the two would be in neither."""
+
+    async def main() -> None:
+        stream = Torrent()
+        may_open = asyncio.Event()
+
+        async def lost() -> AsyncIterator[LegacyTransaction]:
+            raise ChangesLost("dropped", slot_lsn=0)
+            yield
+
+        async def at_once(expected_lsn: int = 0) -> None:
+            stream.open = later  # type: ignore[method-assign]
+
+        async def later(expected_lsn: int = 0) -> None:
+            await may_open.wait()
+            stream.transactions = Torrent().transactions  # type: ignore[method-assign]
+
+        waiting = intake(stream)
+        stream.open = at_once  # type: ignore[method-assign]
+        stream.transactions = lost  # type: ignore[method-assign]
+        reading = asyncio.create_task(waiting.keep_reading(0))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert isinstance(waiting.take(), ChangesLost)
+        assert not waiting.has_begun
+        may_open.set()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert waiting
+        assert waiting.has_begun
         await cancelled([reading])
 
     asyncio.run(main())

@@ -9,8 +9,8 @@ from harness import BTC, ETH, World, buy, play, sell, shadow
 from bridge.bench.synthetic import Order
 from engine.types import OrderType, Side, TimeInForce
 from shadow.capture import Capture, Outcome
+from shadow.errors import AdapterFailed
 from shadow.normalise import Refusal
-from shadow.operation import Marker
 from shadow.store import Store
 from shadow.store_rows import StageRow
 from shadow.verdict import Kind, OperationVerdict
@@ -136,6 +136,75 @@ def test_a_client_that_left_without_an_answer_is_found_by_its_request(
     play(control_database, scenario)
 
 
+def test_its_request_is_kept_while_the_operation_waits_for_the_engine(
+    control_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shadow.books.BOOK_CHECK_S", 60.0)  # it would wait for the engine too
+
+    async def scenario(world: World) -> None:
+        await shadow(world)
+        async with world.running():
+            await world.loaded()
+            world.shard.present.clear()
+            done = world.monolith.place(sell(100))
+            capture = msgspec.structs.replace(
+                done.capture, outcome=Outcome.UPSTREAM_FAILED, status=0, response_body=b""
+            )
+            await world.do(msgspec.structs.replace(done, capture=capture))
+            marks = len(world.slot.log) + 8  # a tenth of a second each; it is over after three
+            await world.happened(lambda: len(world.slot.log) >= marks)
+            world.shard.present.set()
+            found = await world.settled(1)
+            assert (found.counts.matched, found.counts.dark) == (1, 0)
+
+    play(control_database, scenario)
+
+
+def test_a_lost_capture_is_kept_for_an_operation_that_waits_for_the_engine(
+    control_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shadow.books.BOOK_CHECK_S", 60.0)  # it would wait for the engine too
+
+    async def scenario(world: World) -> None:
+        await shadow(world)
+        async with world.running():
+            await world.loaded()
+            world.shard.present.clear()
+            await world.place(sell(100), captured=False)  # its number is skipped
+            await world.place(sell(101))
+            marks = len(world.slot.log) + 15  # a tenth of a second each; it counts after a second
+            await world.happened(lambda: len(world.slot.log) >= marks)
+            world.shard.present.set()
+            found = await world.settled(2)
+            assert (found.counts.matched, found.counts.gaps, found.counts.dark) == (1, 1, 0)
+
+    play(control_database, scenario)
+
+
+def test_captures_of_orders_behind_it_do_not_stop_an_operation_for_ever(
+    control_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when Redis was away, and one worker's captures are far ahead of another's."""
+    monkeypatch.setattr("shadow.joins.CAPTURES_HELD_MAX", 3)
+    monkeypatch.setattr("shadow.pipeline.OPERATIONS_PENDING_MAX", 1)
+
+    async def scenario(world: World) -> None:
+        await shadow(world)
+        async with world.running():
+            await world.loaded()
+            world.slot.flows.clear()
+            late = await world.place(sell(100), captured=False)
+            world.monolith._next_capture = 1  # it is another worker's
+            for price in range(101, 105):
+                await world.place(sell(price))
+            world.redis.add([msgspec.structs.replace(late.capture, worker="late")])
+            world.slot.flows.set()
+            found = await world.settled(5)
+            assert (found.counts.matched, found.counts.gaps, found.counts.dark) == (4, 1, 0)
+
+    play(control_database, scenario)
+
+
 def test_an_order_that_was_answered_and_never_written_is_a_mismatch(
     control_database: str,
 ) -> None:
@@ -214,6 +283,33 @@ def test_refused_cancels_are_compared_once_a_mark_has_passed(control_database: s
     play(control_database, scenario)
 
 
+def test_a_refusal_whose_comparison_fails_is_uncomparable_and_the_others_go_on(
+    control_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(world: World) -> None:
+        def failing(*_: object) -> tuple[int, bytes]:
+            raise AdapterFailed("no such word")
+
+        await shadow(world)
+        async with world.running():
+            await world.loaded()
+            zero = world.monolith.request_body(msgspec.structs.replace(sell(100), qty_lots=0))
+            errors = (("quantity", "must be greater than 0"),)
+            refused = world.dialect.render_refusal(Refusal(status=422, errors=errors))
+            not_open = world.dialect.render_not_open()
+            monkeypatch.setattr(world.dialect, "render_refusal", failing)
+            world.redis.add([world.timed(world.monolith.capture("place", 1, zero, *refused))])
+            await world.place(sell(100))
+            await world.do(world.monolith.cancel(1))
+            world.redis.add([_refused_cancel(world, 1, not_open)])
+            await world.place(sell(101))
+            found = await world.settled(5)
+            assert (found.counts.matched, found.counts.uncomparable) == (3, 2)
+            assert all("no such word" in one.reason for one in await world.verdicts())
+
+    play(control_database, scenario)
+
+
 def test_market_and_immediate_orders_agree_too(control_database: str) -> None:
     async def scenario(world: World) -> None:
         await shadow(world)
@@ -261,16 +357,14 @@ def test_the_first_capture_after_a_rollback_is_kept_until_its_marker_comes(
             await world.until(lambda one: one.run == 1)
             await world.stage(BTC, "live", 2, stage_from="shadow")
             looked.clear()
-            await world.happened(lambda: looked[1:].count("live") > 0)
+            await world.happened(lambda: looked.count("live") > 1)  # and followed
             back_id = await world.flip(BTC, "rollback")
-            marker = Marker(symbol=BTC, flip_id=back_id, owner="legacy", epoch=3)
-            fence = world.monolith.transaction(marker)
-            done = world.monolith.place(sell(100))
-            world.redis.add([world.timed(done.capture)])
+            world.slot.flows.clear()
+            await world.mark_fence(BTC, back_id, "legacy", 3)
+            await world.place(sell(100))
             await world.happened(lambda: world.redis.read_after == world.redis.entries[-1].id)
             await world.stage(BTC, "shadow", 3, stage_from="live")
-            await world.slot.append(fence)
-            await world.slot.append(done.tx)
+            world.slot.flows.set()
             found = await world.until(lambda one: one.run == 2 and one.counts.seen == 1)
             found = await world.until(lambda one: one.counts.pending == 0)
             assert (found.counts.matched, found.counts.dark) == (1, 0)

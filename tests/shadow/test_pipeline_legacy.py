@@ -12,11 +12,10 @@ from decimal import Decimal
 from random import Random
 from typing import Any
 
-import legacy_side
 import msgspec
 import pytest
-from harness import BTC, ETH, SCALES, World, play
-from sandbox_config import CONFIG
+from change_sources import WAYS, Streaming
+from harness import BTC, ETH, World, play
 
 from bridge.sandbox import render
 from bridge.sandbox.exchange import Exchange, NotOpen
@@ -24,7 +23,6 @@ from bridge.sandbox.matching import Faults
 from bridge.sandbox.params import NewOrder
 from bridge.sandbox.pool import Pool
 from bridge.sandbox.provision import as_role
-from bridge.shadowing import LegacySnapshots, OwnSlot
 from shadow.capture import Capture, Outcome
 from shadow.verdict import Evidence, Kind
 
@@ -136,13 +134,9 @@ async def exchange(database: str, faults: Faults) -> AsyncIterator[Exchange]:
 
 
 @asynccontextmanager
-async def comparing(world: World, database: str) -> AsyncIterator[None]:
-    url = legacy_side.ours(database)
-    legacy = msgspec.structs.replace(CONFIG.legacy, database_url=url)
-    pipeline = world.pipeline(
-        changes=lambda: OwnSlot(legacy, CONFIG.mapping, SCALES),
-        snapshots=LegacySnapshots(url, CONFIG.mapping, SCALES),
-    )
+async def comparing(world: World, side: Streaming) -> AsyncIterator[None]:
+    sources = side.sources()
+    pipeline = world.pipeline(changes=sources.changes, snapshots=sources.snapshots())
     stop = asyncio.Event()
     task = asyncio.create_task(pipeline.run(stop))
     try:
@@ -159,10 +153,17 @@ async def begin(world: World) -> None:
         await world.stage(symbol, "shadow", 1, stage_from="off")
 
 
+@pytest.fixture(params=WAYS, ids=lambda way: way.name)
+def side(request: pytest.FixtureRequest, legacy_database: str) -> Streaming:
+    """No slot: the shadow makes its own."""
+    found: Streaming = request.param(legacy_database)
+    found.install()
+    return found
+
+
 def test_writers_at_once_are_followed_without_a_difference_over_restarts(
-    control_database: str, legacy_database: str
+    control_database: str, legacy_database: str, side: Streaming
 ) -> None:
-    legacy_side.install(legacy_database)
 
     async def scenario(world: World) -> None:
         async with exchange(legacy_database, Faults()) as market:
@@ -171,12 +172,12 @@ def test_writers_at_once_are_followed_without_a_difference_over_restarts(
             world.redis.entries.clear()
             await begin(world)
             clients = Clients(world, market, seed=2)
-            async with comparing(world, legacy_database):
+            async with comparing(world, side):
                 await world.loaded(BTC)
                 await world.loaded(ETH)
                 await clients.trade(120)
             await clients.trade(40)
-            async with comparing(world, legacy_database):
+            async with comparing(world, side):
                 await clients.trade(120)
                 for symbol in (BTC, ETH):
                     found = await world.settled(clients.done[symbol], symbol)
@@ -202,15 +203,14 @@ async def _until_found(world: World, clients: Clients, symbol: str) -> Evidence:
 
 
 def test_each_fault_of_the_monolith_is_found_with_its_kind(
-    control_database: str, legacy_database: str
+    control_database: str, legacy_database: str, side: Streaming
 ) -> None:
-    legacy_side.install(legacy_database)
 
     async def scenario(world: World) -> None:
         faults = Faults(priority={BTC: 1.0}, rounding={ETH: 1.0})
         async with exchange(legacy_database, faults) as market:
             await begin(world)
-            async with comparing(world, legacy_database):
+            async with comparing(world, side):
                 await world.loaded(BTC)
                 await world.loaded(ETH)
                 clients = Clients(world, market, seed=4)

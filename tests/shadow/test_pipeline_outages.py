@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from itertools import islice
 from typing import Any
 
@@ -81,6 +82,22 @@ def test_lost_changes_leave_a_mark_in_the_counts_and_load_again(control_database
             await world.place(buy(101))
             found = await world.settled(3)
             assert (found.counts.matched, found.counts.uncomparable) == (2, 1)
+
+    play(control_database, scenario)
+
+
+def test_what_must_be_told_of_the_sources_is_in_the_status(control_database: str) -> None:
+    async def scenario(world: World) -> None:
+        await shadow(world)
+        pipeline = world.pipeline(warning=lambda: "the server keeps much")
+        stop = asyncio.Event()
+        running = asyncio.create_task(pipeline.run(stop))
+        async with asyncio.timeout(20):
+            while (await world.reader.resume()).position.trouble != "the server keeps much":  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        stop.set()
+        await running
+        await pipeline._store.close()
 
     play(control_database, scenario)
 
@@ -245,5 +262,21 @@ def test_a_marker_does_not_wait_for_captures_that_may_be_on_their_way(
             await world.place(buy(90))
             found = await world.settled(2)
             assert (found.counts.matched, found.counts.dark, found.counts.gaps) == (2, 0, 0)
+
+    play(control_database, scenario)
+
+
+def test_nothing_is_loaded_before_the_stream_has_begun_that_goes_on_from_it(
+    control_database: str,
+) -> None:
+    """What committed between a snapshot and a slot made after it would be in neither."""
+
+    async def scenario(world: World) -> None:
+        await shadow(world)
+        world.slot.failures.extend(LegacyUnavailable("not yet") for _ in range(3))
+        async with world.running():
+            await world.happened(lambda: not world.slot.failures or world.snapshots > 0)
+            assert (len(world.slot.failures), world.snapshots) == (0, 0)
+            await world.loaded()
 
     play(control_database, scenario)

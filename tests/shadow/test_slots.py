@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 import psycopg
 import pytest
+from change_sources import Streaming, ready
 from legacy_side import (
     MAPPING,
     PUBLICATION,
     SCALES,
     SLOT,
     application,
-    confirmed_lsn,
     cut,
     insert_order,
     install,
@@ -24,7 +23,7 @@ from legacy_side import (
 )
 
 from bridge.sandbox import servers
-from bridge.sandbox.provision import as_role
+from bridge.sandbox.provision import as_role, provision
 from bridge.sandbox.servers import EmbeddedPostgres
 from shadow.errors import (
     ChangesLost,
@@ -34,10 +33,12 @@ from shadow.errors import (
     SlotMissing,
     SlotNotCreated,
 )
+from shadow.legacy import source
 from shadow.legacy.changes import ChangeStream, create_slot, drop_slot
 from shadow.legacy.snapshot import write_mark
 from shadow.operation import (
     Mark,
+    OrderInserted,
 )
 
 
@@ -73,51 +74,6 @@ def test_a_slot_that_is_read_is_not_dropped(legacy: str) -> None:
         async with streaming(ours(legacy)):
             with pytest.raises(SlotBusy, match="stop `railswitch shadow` first"):
                 await drop_slot(ours(legacy), SLOT, busy_s=0)
-
-    run(main())
-
-
-def test_a_slot_has_one_reader_and_the_next_one_waits_for_it(legacy: str) -> None:
-    async def main() -> None:
-        second = ChangeStream(ours(legacy), SLOT, PUBLICATION, MAPPING, SCALES)
-        async with streaming(ours(legacy)):
-            with pytest.raises(SlotBusy, match="is read by another process"):
-                await second.open(busy_s=0)
-            waiting = asyncio.create_task(second.open(busy_s=20))
-        await waiting
-        await second.close()
-
-    run(main())
-
-
-def test_a_missing_slot_is_an_error_that_says_so(legacy_database: str) -> None:
-    install(legacy_database)
-
-    async def main() -> None:
-        with pytest.raises(SlotMissing, match="replication slot railswitch does not exist"):
-            async with streaming(ours(legacy_database)):
-                pass
-
-    run(main())
-
-
-def test_a_slot_made_again_has_lost_changes(legacy: str) -> None:
-    async def main() -> None:
-        url = ours(legacy)
-        with application(legacy) as app:
-            insert_order(app)
-            async with streaming(url) as stream:
-                (seen,) = await take(stream, 1)
-            insert_order(app)
-            await drop_slot(url, SLOT)
-            await create_slot(url, SLOT)
-        with pytest.raises(ChangesLost, match="was made again, or something else") as lost:
-            async with streaming(url, seen.end_lsn):
-                pass
-        assert lost.value.slot_lsn == confirmed_lsn(legacy)
-        async with streaming(url, lost.value.slot_lsn) as stream:
-            await write_mark(url, "m")
-            assert (await take(stream, 1))[0].changes == (Mark(id="m"),)
 
     run(main())
 
@@ -182,15 +138,19 @@ def test_an_unsuitable_publication_is_named(legacy: str, statement: str, what: s
     run(main())
 
 
-def test_a_publication_younger_than_the_slot_is_an_error_that_says_so(legacy: str) -> None:
+def test_a_publication_younger_than_the_slot_has_lost_changes(legacy: str) -> None:
     async def main() -> None:
         with application(legacy) as app:
             app.execute("DROP PUBLICATION railswitch")
             insert_order(app)
         install(legacy)
-        async with streaming(ours(legacy)) as stream:
-            with pytest.raises(LegacyNotReady, match="slot is older than the publication"):
-                await take(stream, 1)
+        with pytest.raises(ChangesLost, match="orders, trades came into publication railswitch"):
+            async with streaming(ours(legacy)):
+                pass
+        await drop_slot(ours(legacy), SLOT)
+        await create_slot(ours(legacy), SLOT)
+        async with streaming(ours(legacy)):
+            pass
 
     run(main())
 
@@ -224,5 +184,43 @@ def test_wal_level_must_be_logical(server_directory: Path, monkeypatch: pytest.M
         stream = ChangeStream(server.url(), SLOT, PUBLICATION, MAPPING, SCALES)
         with pytest.raises(LegacyNotReady, match="set wal_level = logical"):
             run(stream.open())
+    finally:
+        server.remove()
+
+
+def test_a_slot_that_the_server_gave_up_is_told_and_made_anew(
+    server_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(servers._POSTGRES_SETTINGS, "max_slot_wal_keep_size", "1MB")
+    monkeypatch.setattr(source, "INSPECT_S", 0.02)
+    server = EmbeddedPostgres(server_directory / "short", fsync=False)
+    server.start()
+    try:
+        provision(server.url())
+        side = ready(Streaming, server.url("exchange"))
+
+        async def main() -> None:
+            own = side.sources().changes()
+            await own.open()
+            with application(side.database) as app:
+                insert_order(app)
+                (seen,) = await take(own, 1)
+                with psycopg.connect(side.database, autocommit=True) as admin:
+                    for _ in range(4):
+                        admin.execute("SELECT pg_logical_emit_message(false, 'x', 'x')")
+                        admin.execute("SELECT pg_switch_wal()")
+                    admin.execute("CHECKPOINT")
+                with pytest.raises(ChangesLost, match="the server gave up replication slot"):
+                    await take(own, 1)
+                with pytest.raises(ChangesLost, match="was made again") as lost:
+                    await own.open(seen.end_lsn)
+                await own.open(lost.value.slot_lsn)
+                expected = insert_order(app)
+                ((change,),) = [one.changes for one in await take(own, 1)]
+                assert isinstance(change, OrderInserted)
+                assert change.order.order_id == expected
+                await own.close()
+
+        run(main())
     finally:
         server.remove()
