@@ -10,8 +10,8 @@ import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from urllib.parse import urlsplit
 
+from bridge.adapting import adapted
 from bridge.config import Config
 from bridge.config_rules import host_port, unix_path
 from bridge.control import process as control
@@ -23,15 +23,16 @@ from bridge.errors import NotConfigured
 from bridge.implementation import chosen_implementation
 from bridge.limits import ENGINE_START_S
 from bridge.proxy import master
-from bridge.proxy.dialect import Dialect
-from bridge.proxy.worker import ProxySettings
-from bridge.shadowing import LegacySnapshots, OwnSlot, known_rules
+from bridge.proxy.desk.dialect import Dialect
+from bridge.proxy.settings import ProxySettings
+from bridge.shadowing import Sources, known_rules, patiently_resolved
 from engine.client import EngineClient
 from engine.endpoint import ClientTls, Endpoint
 from engine.service import EngineKey, EngineSettings, FeedSettings, TlsSettings, serve
 from engine.types import Role
 from shadow.captures import RedisCaptures
 from shadow.legacy.convert import scales
+from shadow.legacy.writers import sampled
 from shadow.pipeline import Pipeline
 from shadow.store import Store
 from shadow.store_rows import Parity
@@ -131,27 +132,35 @@ async def run_engine(config: Config, stop: asyncio.Event, ready: Ready) -> None:
 async def run_shadow(config: Config, stop: asyncio.Event, ready: Ready) -> None:
     """Ready once the engine has let it in; what else is away is waited for, and told in status."""
     grid = scales(config.instruments)
-    mapping, legacy = config.mapping, config.legacy
+    legacy = config.legacy
+    adapter = adapted(config.mapping.adapter)
+    mapping = await patiently_resolved(legacy.database_url, config.mapping)
+    sources = Sources(legacy, mapping, grid, adapter)
     captures = RedisCaptures(redis_url(config))
     feed, load = (
         engine_client(config, name=name, role=Role.SHADOW)
         for name in ("shadow-feed", "shadow-load")
     )
-    async with _store(config) as store:
+    async with _store(config) as store, sampled(legacy.database_url) as writers:
         try:
             for client in (feed, load):
                 await client.start(timeout_s=ENGINE_START_S)
             pipeline = Pipeline(
-                changes=lambda: OwnSlot(legacy, mapping, grid),
+                changes=sources.changes,
                 captures=captures,
                 feed_client=feed,
                 load_client=load,
                 store=store,
-                snapshots=LegacySnapshots(legacy.database_url, mapping, grid),
-                render=Dialect(mapping.responses, mapping.words, grid),
+                snapshots=sources.snapshots(),
+                warning=sources.warning,
+                render=Dialect(
+                    mapping.responses, mapping.words, grid, errors=mapping.errors, adapter=adapter
+                ),
+                adapter=adapter,
                 mapping=mapping,
                 scales=grid,
                 known=known_rules(config.known),
+                writers=writers,
             )
             ready({"slot": legacy.slot, "instruments": str(len(grid))})
             await pipeline.run(stop)
@@ -195,30 +204,35 @@ def control_settings(config: Config) -> ControlSettings:
     )
 
 
-async def run_proxy(config: Config, stop: asyncio.Event, ready: Ready) -> None:
+async def run_proxy(
+    config: Config, stop: asyncio.Event, ready: Ready, operator: master.Operator | None = None
+) -> None:
     settings = proxy_settings(config)
 
     def tell(port: int) -> None:
         ready(
             {
                 "listen": f"{settings.listen_host}:{port}",
-                "upstream": config.legacy.upstream,
+                "upstream": ", ".join(config.legacy.upstreams),
                 "workers": str(config.proxy.workers),
             }
         )
 
-    await master.run(settings, config.proxy.workers, ready=tell, stop=stop)
+    await master.run(settings, config.proxy.workers, ready=tell, stop=stop, operator=operator)
 
 
 def proxy_settings(config: Config) -> ProxySettings:
     """Raises NotConfigured when the control store or Redis is nowhere to be found."""
     listen_host, listen_port = host_port(config.proxy.listen)
-    upstream = urlsplit(config.legacy.upstream)
     return ProxySettings(
         listen_host=listen_host,
         listen_port=listen_port,
-        upstream_host=upstream.hostname or "",
-        upstream_port=upstream.port or 80,
+        upstreams=config.legacy.upstreams,
+        health=config.legacy.health,
+        tls=config.proxy.tls,
+        capture=config.proxy.capture,
+        spool_dir=str(Path(config.data_dir) / "captures") if config.proxy.capture.spool_mb else "",
+        implementation=config.proxy.implementation,
         mapping=config.mapping,
         instruments=config.instruments,
         redis_url=redis_url(config),
@@ -241,6 +255,7 @@ async def status_without_control(config: Config, why: str) -> Status:
         engine_key=engine_keys(config)[Role.READ_ONLY],
         shard=config.engine.shard,
         gate=config.gate,
+        funds=config.mapping.funds,
     )
     async with _store(config) as store:
         return await status(sources, store.read_evidence, control=why)

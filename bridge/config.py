@@ -11,17 +11,38 @@ import re
 import tomllib
 from collections import abc
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import inspect
 
-from bridge import config_rules
+from bridge import adapting, config_rules
+from bridge.config_lines import Lines
 from bridge.errors import ConfigError
+from bridge.undecided import open_decisions
 from shadow.legacy.mapping import InstrumentConfig, Mapping
+from shadow.legacy.shorthand import expanded
 
 DEFAULT_FILE = "railswitch.toml"
 FILE_VARIABLE = "RAILSWITCH_CONFIG"
+_TOML_LINE = re.compile(r"\(at line (\d+), ")
+
+
+class HealthConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How each upstream is asked whether it can answer, from every worker."""
+
+    path: str = ""  # GET of it must be answered below 500; "": only connecting counts
+    interval_ms: int = 2000
+    timeout_ms: int = 1000
+    fall: int = 3  # so many failures in a row: no new requests
+    rise: int = 2  # so many good answers in a row: requests again
+
+
+class WalConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the monolith's server keeps for the shadow until it is read: its log, or our table."""
+
+    retained_mb_warn: int = 1024  # more than this: status and log say it; 0: never
+    retained_mb_max: int = 0  # more than this: the shadow gives its slot up; 0: never
 
 
 class LegacyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -31,9 +52,17 @@ class LegacyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     install_url: str = (
         ""  # a role that owns the legacy tables; only `railswitch legacy install|uninstall` uses it
     )
-    upstream: str  # http://host:port of the monolith
+    upstream: str | tuple[str, ...]  # http://host:port or unix:/path of the monolith; or several
+    health: HealthConfig = HealthConfig()
     slot: str = "railswitch"
     publication: str = "railswitch"
+    changes: str = "stream"  # from the replication slot; "poll": from a table that triggers fill
+    poll_ms: int = 50  # of "poll": from one question to the next
+    wal: WalConfig = WalConfig()
+
+    @property
+    def upstreams(self) -> tuple[str, ...]:
+        return (self.upstream,) if isinstance(self.upstream, str) else self.upstream
 
 
 class ControlConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -82,9 +111,28 @@ class MarketDataConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     stream_length: int = 10_000  # entries of trades kept for each instrument, about
 
 
+class ProxyTls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Between clients and the proxy. Files in PEM; relative ones are taken from the directory of
+    this file. Both empty: plain HTTP.
+    """
+
+    certificate: str = ""  # with its chain
+    key: str = ""
+
+
+class CaptureConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    mode: str = "async"  # never waits; "ahead": an order waits until its request is on the disk
+    ahead_budget_ms: float = 5.0  # and no longer than this
+    spool_mb: int = 1024  # of a worker, on disk, for captures while Redis is away; 0: none
+    redact: tuple[str, ...] = ()  # fields of bodies and queries whose values are never captured
+
+
 class ProxyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     listen: str = "127.0.0.1:8300"
     workers: int = 1
+    implementation: str = ""  # "python", "rust"; "": RAILSWITCH_PROXY, else rust where it is built
+    tls: ProxyTls = ProxyTls()
+    capture: CaptureConfig = CaptureConfig()
     name: str = "proxy"  # each `railswitch proxy` of one engine needs its own; 16 bytes at most
 
 
@@ -143,6 +191,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     known: tuple[KnownDifference, ...] = ()
 
 
+_Tls = TypeVar("_Tls", EngineTls, ProxyTls)
+
+
 def find(path: str | None = None, environ: abc.Mapping[str, str] = os.environ) -> Path:
     """The file named, else RAILSWITCH_CONFIG, else railswitch.toml here; one that exists."""
     named = path or environ.get(FILE_VARIABLE) or ""
@@ -163,38 +214,59 @@ def load(path: Path) -> Config:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} can't be read: {error}") from error
     config = parse(text, source=str(path))
+    adapter = adapting.placed(config.mapping.adapter, path.parent)
+    mapping = msgspec.structs.replace(config.mapping, adapter=adapter)
+    engine = msgspec.structs.replace(config.engine, tls=_placed(config.engine.tls, path.parent))
+    proxy = msgspec.structs.replace(config.proxy, tls=_placed(config.proxy.tls, path.parent))
+    data_dir = str(path.parent / config.data_dir)
+    return msgspec.structs.replace(
+        config, mapping=mapping, data_dir=data_dir, engine=engine, proxy=proxy
+    )
+
+
+def _placed(tls: _Tls, directory: Path) -> _Tls:
+    """Its relative paths, taken from this directory."""
     files = {
-        name: str(path.parent / value)
-        for name, value in msgspec.structs.asdict(config.engine.tls).items()
+        name: str(directory / value)
+        for name, value in msgspec.structs.asdict(tls).items()
         if name not in ("enabled", "server_name") and value
     }
-    tls = msgspec.structs.replace(config.engine.tls, **files)
-    engine = msgspec.structs.replace(config.engine, tls=tls)
-    data_dir = str(path.parent / config.data_dir)
-    return msgspec.structs.replace(config, data_dir=data_dir, engine=engine)
+    return msgspec.structs.replace(tls, **files)
 
 
 def parse(text: str, *, source: str) -> Config:
-    """Pure. Raises ConfigError with every unknown key, or every broken rule, at once."""
+    """Pure. Raises ConfigError with every unknown key, or every broken rule, at once, each with its
+    line.
+    """
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{source} is not valid TOML: {error}") from error
-    unknown = list(_unknown_keys(data, inspect.type_info(Config), ""))
-    if unknown:
-        raise ConfigError("\n".join(f"{source}: {one}" for one in unknown))
+        line = _TOML_LINE.search(str(error))
+        where = f"{source}:{line[1]}" if line is not None else source
+        raise ConfigError(f"{where}: this is not valid TOML: {error}") from error
+    _refuse(open_decisions(data), text, source)
+    if "mapping" in data:
+        data["mapping"] = expanded(data["mapping"])
+    _refuse(_unknown_keys(data, inspect.type_info(Config), ""), text, source)
     try:
         config = msgspec.convert(data, Config, strict=True)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{source}: {_reworded(str(error))}") from error
-    broken = config_rules.broken_rules(config)
-    if broken:
-        raise ConfigError("\n".join(f"{source}: {one}" for one in broken))
+        raise ConfigError(Lines(text).told(source, _reworded(str(error)))) from error
+    _refuse(config_rules.broken_rules(config), text, source)
     return config
 
 
+def _refuse(sentences: abc.Iterable[str], text: str, source: str) -> None:
+    wrong = list(sentences)
+    if wrong:
+        lines = Lines(text)
+        raise ConfigError("\n".join(lines.told(source, one) for one in wrong))
+
+
 def keys(kind: inspect.Type | None = None, path: str = "") -> abc.Iterator[str]:
-    """Every key that may stand in the file, as a dotted path (`instruments[].tick`)."""
+    """Every key that may stand in the file, as a dotted path (`instruments[].tick`); NAME stands
+    for one that is chosen freely.
+    """
     kind = kind or inspect.type_info(Config)
     if isinstance(kind, inspect.StructType):
         for field in kind.fields:
@@ -203,6 +275,8 @@ def keys(kind: inspect.Type | None = None, path: str = "") -> abc.Iterator[str]:
             )
     elif isinstance(kind, inspect.VarTupleType) and isinstance(kind.item_type, inspect.StructType):
         yield from keys(kind.item_type, f"{path}[]")
+    elif isinstance(kind, inspect.DictType) and isinstance(kind.value_type, inspect.StructType):
+        yield from keys(kind.value_type, f"{path}.NAME")
     else:
         yield path
 
@@ -217,6 +291,9 @@ def _unknown_keys(data: Any, kind: inspect.Type, path: str) -> abc.Iterator[str]
                 continue
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
             yield f"unknown key `{where}`: the nearest valid key there is `{near}`"
+    elif isinstance(kind, inspect.DictType) and isinstance(data, dict):
+        for key, value in data.items():
+            yield from _unknown_keys(value, kind.value_type, f"{path}.{key}")
     elif isinstance(kind, inspect.VarTupleType) and isinstance(data, list):
         for n, value in enumerate(data):
             yield from _unknown_keys(value, kind.item_type, f"{path}[{n}]")

@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 IMPLEMENTATIONS = ("", "python", "rust")
 ENGINE_ORDERS = ("plain", "all")
 ROLES = ("trade", "shadow", "admin", "read-only")
+CAPTURE_MODES = ("async", "ahead")
+CHANGES = ("stream", "poll")
+POLL_MS_MAX = 10_000  # older than this and no lag that a gate asks for is reached
 KEY_CHARACTERS_MIN = 16
+UPSTREAMS_MAX = 64  # every worker looks after each of them
+AHEAD_BUDGET_MS_MAX = 1000.0  # of waiting for a disk; a client would notice far less
 UNIX_PATH_BYTES_MAX = 107  # the kernel's
 
 
@@ -44,11 +49,28 @@ def unix_path(listen: str) -> str:
     return path
 
 
+def upstream_address(upstream: str) -> tuple[str, int]:
+    """ "http://host:3000" -> ("host", 3000); "unix:/run/puma.sock" -> ("/run/puma.sock", 0).
+
+    Raises ValueError.
+    """
+    path = unix_path(upstream)
+    if path:
+        return path, 0
+    url = urlsplit(upstream)
+    if url.scheme != "http" or not url.hostname or url.path.strip("/") or url.query:
+        raise ValueError(f"{upstream!r} is neither http://host:port nor unix:/path of a socket")
+    return url.hostname, url.port or 80
+
+
 def broken_rules(config: Config) -> list[str]:
     return [
         *problems(config.mapping, config.instruments),
         *_listens(config),
         *_urls(config),
+        *_upstreams(config),
+        *_changes(config),
+        *_proxy(config),
         *_engine(config),
         *_numbers(config),
         *_market_data(config),
@@ -73,12 +95,59 @@ def _urls(config: Config) -> Iterator[str]:
     for key, url, schemes in (
         ("legacy.database_url", config.legacy.database_url, ("postgresql", "postgres")),
         ("legacy.install_url", config.legacy.install_url, ("postgresql", "postgres", "")),
-        ("legacy.upstream", config.legacy.upstream, ("http",)),
         ("control.database_url", config.control.database_url, ("postgresql", "postgres", "")),
         ("redis.url", config.redis.url, ("redis", "rediss", "unix", "")),
     ):
         if urlsplit(url).scheme not in schemes:
             yield f"`{key}` must begin with {schemes[0]}://"
+
+
+def _upstreams(config: Config) -> Iterator[str]:
+    upstreams = config.legacy.upstreams
+    if not 1 <= len(upstreams) <= UPSTREAMS_MAX:
+        yield f"`legacy.upstream`: from 1 to {UPSTREAMS_MAX} addresses, not {len(upstreams)}"
+    for upstream in upstreams:
+        try:
+            upstream_address(upstream)
+        except ValueError as error:
+            yield f"`legacy.upstream`: {error}"
+    health = config.legacy.health
+    if health.path and not health.path.startswith("/"):
+        yield f'`legacy.health.path`: "{health.path}" must begin with a slash'
+    for key in ("interval_ms", "timeout_ms", "fall", "rise"):
+        if getattr(health, key) < 1:
+            yield f"`legacy.health.{key}`: at least 1"
+
+
+def _changes(config: Config) -> Iterator[str]:
+    legacy = config.legacy
+    if legacy.changes not in CHANGES:
+        yield f'`legacy.changes`: "{legacy.changes}" is none of {", ".join(CHANGES)}'
+    if not 1 <= legacy.poll_ms <= POLL_MS_MAX:
+        yield f"`legacy.poll_ms`: from 1 to {POLL_MS_MAX}"
+    warn, most = legacy.wal.retained_mb_warn, legacy.wal.retained_mb_max
+    if min(warn, most) < 0:
+        yield "`legacy.wal`: no bound may be negative; 0 is none"
+    elif 0 < most < warn:
+        yield f"`legacy.wal`: retained_mb_warn = {warn} is more than retained_mb_max = {most}"
+
+
+def _proxy(config: Config) -> Iterator[str]:
+    proxy, capture = config.proxy, config.proxy.capture
+    if proxy.implementation not in IMPLEMENTATIONS:
+        yield f'`proxy.implementation`: "{proxy.implementation}" is not "python" or "rust"'
+    if bool(proxy.tls.certificate) != bool(proxy.tls.key):
+        yield "`proxy.tls.certificate` and `proxy.tls.key`: give both or none"
+    if capture.mode not in CAPTURE_MODES:
+        yield f'`proxy.capture.mode`: "{capture.mode}" is not "async" or "ahead"'
+    if not 0 < capture.ahead_budget_ms <= AHEAD_BUDGET_MS_MAX:
+        yield f"`proxy.capture.ahead_budget_ms`: above 0 and at most {AHEAD_BUDGET_MS_MAX}"
+    if capture.spool_mb < 0:
+        yield "`proxy.capture.spool_mb`: 0 for none, or a number of megabytes"
+    if capture.mode == "ahead" and not capture.spool_mb:
+        yield '`proxy.capture.spool_mb`: "ahead" writes there, so it can\'t be 0'
+    if "" in capture.redact:
+        yield "`proxy.capture.redact`: names of fields, none of them empty"
 
 
 def _engine(config: Config) -> Iterator[str]:

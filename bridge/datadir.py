@@ -16,6 +16,7 @@ from bridge.errors import ConfigError, StartFailed
 from bridge.sandbox import processes
 
 _RUN_FILE = "run.json"
+_PROXY_FILE = "proxy.json"
 _KEYS_FILE = "engine-keys.json"
 
 
@@ -44,6 +45,26 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     redis_url: str
     started_at_s: float  # wall clock
     children: tuple[Child, ...] = ()
+
+
+class ProxySlot(msgspec.Struct, frozen=True, kw_only=True):
+    """A place for one worker process of `railswitch proxy`."""
+
+    number: int
+    state: str  # starting, serving, silent
+    pid: int  # 0: none now
+    finishing: int  # pid of the replaced one that still finishes its connections; 0: none
+
+
+class ProxyRun(msgspec.Struct, frozen=True, kw_only=True):
+    """What `railswitch proxy` wrote of itself."""
+
+    pid: int
+    listen: str
+    restarts: int  # begun since its start
+    restarting: bool
+    failed: str  # why the last one was given up; "": it was not
+    slots: tuple[ProxySlot, ...]
 
 
 class DataDirectory:
@@ -84,6 +105,20 @@ class DataDirectory:
 
     def forget_run(self) -> None:
         (self.path / _RUN_FILE).unlink(missing_ok=True)
+
+    def proxy(self) -> ProxyRun | None:
+        """The `railswitch proxy` on this directory; None when none is alive."""
+        try:
+            run = msgspec.json.decode((self.path / _PROXY_FILE).read_bytes(), type=ProxyRun)
+        except (OSError, msgspec.MsgspecError):
+            return None
+        return run if processes.alive(run.pid) else None
+
+    def write_proxy(self, run: ProxyRun) -> None:
+        self._write(_PROXY_FILE, msgspec.json.format(msgspec.json.encode(run), indent=2))
+
+    def forget_proxy(self) -> None:
+        (self.path / _PROXY_FILE).unlink(missing_ok=True)
 
     def engine_keys(self) -> tuple[EngineKey, ...]:
         """One random key for each role, made at the first call and the same ever after."""

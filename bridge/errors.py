@@ -23,6 +23,10 @@ class AlreadyRunning(BridgeError):
     """Another process holds this data directory, or this part of it."""
 
 
+class NotRunning(BridgeError):
+    """Nothing runs here that could be told to do it."""
+
+
 class PortInUse(BridgeError):
     """Another program listens where we were told to."""
 
@@ -31,8 +35,20 @@ class StartFailed(BridgeError):
     """A child process or an embedded server did not get ready."""
 
 
+class PlaneEnded(BridgeError):
+    """The proxy's data plane can't be started, or has ended by itself."""
+
+
+class SpoolUnusable(BridgeError):
+    """The directory for captures on the disk can't be used."""
+
+
 class FlowUnreadable(BridgeError):
     """A recorded order flow can't be read; the message names the file and the line."""
+
+
+class DatabaseNotRead(BridgeError):
+    """The monolith's schema or rows can't be read; the message names what is missing."""
 
 
 class ControlUnreachable(BridgeError):
@@ -101,6 +117,18 @@ class StageUnknown(BridgeError):
 
 class LegacyLookupFailed(BridgeError):
     """The legacy database did not say in time what a live or held order needs from it."""
+
+
+class FundsFailed(BridgeError):
+    """A statement on the monolith's accounts did not do what it must; says which."""
+
+
+class LegacyNotReached(BridgeError):
+    """The monolith could not be connected to; nothing was sent."""
+
+
+class LegacyOutcomeUnknown(BridgeError):
+    """The monolith was sent a request and gave no whole answer; it may have carried it out."""
 
 
 class NotNow(BridgeError):

@@ -11,10 +11,10 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Literal, LiteralString
 
 import msgspec
 import psycopg
@@ -22,12 +22,14 @@ from psycopg import AsyncConnection, errors, sql
 from psycopg.rows import TupleRow
 
 from bridge.errors import BridgeError, FenceBusy, FenceNotInstalled, FenceUnknown, StaleEpoch
+from bridge.fence_rows import expressions
 from bridge.limits import FENCE_TIMEOUT_MARGIN_S
 from shadow.errors import ShadowError
 from shadow.legacy.database import connected, table, target
 from shadow.legacy.mapping import Mapping
 from shadow.legacy.slots import drop_slot
 from shadow.legacy.snapshot import emit
+from shadow.legacy.symbols import resolved, tables_of, values_of
 from shadow.limits import SLOT_BUSY_S
 
 ADVISORY_KEY = 0x52535743 >> 1  # our half of PostgreSQL's two-integer advisory locks
@@ -56,9 +58,26 @@ class FenceRow(msgspec.Struct, frozen=True, kw_only=True):
     flip_id: int
 
 
-def install_sql(mapping: Mapping, publication: str, role: str, *, create_role: bool = True) -> str:
-    """For the owner of the legacy tables; may be run again. `create_role`: where it is missing."""
-    return _filled("fence.sql", mapping, publication, role, create_role=create_role)
+def install_sql(
+    mapping: Mapping,
+    publication: str,
+    role: str,
+    *,
+    create_role: bool = True,
+    instruments: Sequence[str] = (),
+) -> str:
+    """For the owner of the legacy tables; may be run again. `create_role`: where it is missing.
+
+    `instruments`: tables that the mapping's instruments were read from. Raises BridgeError for
+    one that has not been read; `plan` reads it.
+    """
+    rows = expressions(mapping) | {"instrument_tables": _tables(instruments, "{}::regclass")}
+    return _filled("fence.sql", mapping, publication, role, create_role=create_role, rows=rows)
+
+
+def polling_sql(mapping: Mapping, role: str) -> str:
+    """For a database without logical decoding, after `install_sql`; may be run again."""
+    return _filled("polling.sql", mapping, "", role, create_role=False)
 
 
 def uninstall_sql(mapping: Mapping, publication: str, role: str) -> str:
@@ -66,17 +85,27 @@ def uninstall_sql(mapping: Mapping, publication: str, role: str) -> str:
     return _filled("fence_uninstall.sql", mapping, publication, role, create_role=False)
 
 
-async def plan(install_url: str, mapping: Mapping, publication: str, role: str) -> str:
-    """`install_sql` for this database: it creates the role only if there is none."""
+async def plan(
+    install_url: str, mapping: Mapping, publication: str, role: str, *, polling: bool = False
+) -> str:
+    """`install_sql` for this database: it creates the role only if there is none. With `polling`,
+    `polling_sql` too.
+    """
     async with _connection(install_url) as connection:
         cursor = await connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [role])
         missing = await cursor.fetchone() is None
-    return install_sql(mapping, publication, role, create_role=missing)
+        instruments = tables_of(mapping)
+        mapping = await resolved(install_url, mapping)
+    script = install_sql(mapping, publication, role, create_role=missing, instruments=instruments)
+    return f"{script}\n{polling_sql(mapping, role)}" if polling else script
 
 
-async def install(install_url: str, mapping: Mapping, publication: str, role: str) -> None:
+async def install(
+    install_url: str, mapping: Mapping, publication: str, role: str, *, polling: bool = False
+) -> None:
     """Runs it. Raises FenceBusy when a table stayed locked, BridgeError for all else."""
-    await _run(install_url, await plan(install_url, mapping, publication, role), mapping)
+    script = await plan(install_url, mapping, publication, role, polling=polling)
+    await _run(install_url, script, mapping)
 
 
 async def uninstall(
@@ -113,6 +142,35 @@ async def read(url: str) -> dict[str, FenceRow]:
         symbol: FenceRow(symbol=symbol, owner=owner, epoch=epoch, flip_id=flip_id)
         for symbol, owner, epoch, flip_id in rows
     }
+
+
+async def unguarded(url: str, mapping: Mapping, symbol: str) -> str:
+    """Why the guard would not know every row of the instrument for what it is; "" when it does.
+
+    It knows the instruments of another table as they were when it was installed. `mapping` is
+    resolved. Raises BridgeError.
+    """
+    tables = (("orders", mapping.orders.symbol), ("fills", mapping.fills.symbol))
+    async with _connection(url) as connection:
+        for kind, column in tables:
+            values = values_of(column, symbol)
+            if not values:
+                return f"mapping.{kind}.symbol has no value for {symbol}"
+            if not column.map:
+                continue
+            with _translated(url, "reading the fence"):
+                cursor = await connection.execute(
+                    "SELECT value FROM unnest(%s::text[]) AS value"
+                    " WHERE railswitch.instrument_of(%s, value) IS DISTINCT FROM %s",
+                    [list(values), kind, symbol],
+                )
+                unknown = await cursor.fetchone()
+            if unknown is not None:
+                return (
+                    f"the fence was installed before {column.column} = {unknown[0]!r} was {symbol}:"
+                    " run `railswitch legacy install --execute` again"
+                )
+    return ""
 
 
 async def take(
@@ -327,7 +385,8 @@ def _translated(url: str, doing: str) -> Iterator[None]:
 
 
 def _error(error: psycopg.Error, doing: str) -> BridgeError:
-    if isinstance(error, errors.UndefinedTable | errors.InvalidSchemaName):
+    missing = errors.UndefinedTable | errors.UndefinedFunction | errors.InvalidSchemaName
+    if isinstance(error, missing):
         return FenceNotInstalled(
             f"{doing}: the fence is not installed; run `railswitch legacy install --execute`"
         )
@@ -342,7 +401,15 @@ def _said(error: psycopg.Error) -> str:
     return error.diag.message_primary or str(error).strip()
 
 
-def _filled(name: str, mapping: Mapping, publication: str, role: str, *, create_role: bool) -> str:
+def _filled(
+    name: str,
+    mapping: Mapping,
+    publication: str,
+    role: str,
+    *,
+    create_role: bool,
+    rows: dict[str, sql.Composable] | None = None,
+) -> str:
     orders, fills = mapping.orders, mapping.fills
     names: dict[str, sql.Composable] = {
         "role": sql.Identifier(role),
@@ -352,16 +419,30 @@ def _filled(name: str, mapping: Mapping, publication: str, role: str, *, create_
         "publication_text": sql.Literal(publication),
         "orders": table(orders.table),
         "orders_text": sql.Literal(table(orders.table).as_string()),
-        "orders_id_text": sql.Literal(orders.id),
-        "orders_symbol": sql.Identifier(orders.symbol),
-        "id_sequence_text": sql.Literal(table(orders.id_sequence).as_string()),
+        "orders_id_text": sql.Literal(orders.id.column),
+        "id_sequence_text": sql.Literal(
+            table(orders.id_sequence).as_string() if orders.id_sequence else None
+        ),
         "fills": table(fills.table),
         "fills_text": sql.Literal(table(fills.table).as_string()),
-        "fills_id_text": sql.Literal(fills.id),
-        "fills_symbol": sql.Identifier(fills.symbol),
+        "fills_id_text": sql.Literal(fills.id.column),
         "tables": sql.SQL(", ").join((table(orders.table), table(fills.table))),
+        "funds_tables": _funds_tables(mapping, "{}::regclass"),
+        "funds_tables_there": _funds_tables(mapping, "to_regclass({})"),
+        "instrument_tables_there": _tables(tables_of(mapping), "to_regclass({})"),
         "key": sql.Literal(ADVISORY_KEY),
     }
     role_sql = sql.SQL(_CREATE_ROLE).format(**names) if create_role else sql.SQL("")
     script = Path(__file__).with_name(name).read_text()
-    return sql.SQL(script).format(**names, create_role=role_sql).as_string()
+    return sql.SQL(script).format(**names, **(rows or {}), create_role=role_sql).as_string()
+
+
+def _funds_tables(mapping: Mapping, each: LiteralString) -> sql.Composable:
+    accounts = mapping.accounts
+    named = (accounts.table, *accounts.others) if mapping.funds == "legacy" else ()
+    return _tables(named, each)
+
+
+def _tables(names: Sequence[str], each: LiteralString) -> sql.Composable:
+    tables = (sql.SQL(each).format(sql.Literal(table(one).as_string())) for one in names)
+    return sql.SQL("ARRAY[{}]::regclass[]").format(sql.SQL(", ").join(tables))

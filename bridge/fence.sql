@@ -60,10 +60,34 @@ CREATE TABLE IF NOT EXISTS railswitch.fill_map (
     PRIMARY KEY (shard, seq, sub)
 );
 
+-- Money that is locked in the monolith's accounts for an order of which the engine has not said
+-- anything yet. A row whose order was given up stays for a while, against whoever comes late.
+CREATE TABLE IF NOT EXISTS railswitch.reservations (
+    order_id    bigint PRIMARY KEY,
+    symbol      text NOT NULL,
+    epoch       bigint NOT NULL,                        -- that the order was sent at
+    account     bigint NOT NULL,
+    side        smallint NOT NULL,                      -- 1: buy, 2: sell
+    price       numeric,                                -- NULL: a market order
+    quantity    numeric NOT NULL,
+    amount      numeric NOT NULL,
+    session     text NOT NULL,                          -- of the proxy worker with the engine
+    worker      text NOT NULL,                          -- that process
+    state       text NOT NULL CHECK (state IN ('reserved', 'released')),
+    reserved_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+-- Which instrument a value of the symbol column is of, by the mapping as it was at this install.
+CREATE OR REPLACE FUNCTION railswitch.instrument_of(kind text, value text) RETURNS text
+LANGUAGE sql IMMUTABLE AS $instrument$
+    SELECT CASE kind WHEN 'orders' THEN {orders_instrument} ELSE {fills_instrument} END
+$instrument$;
+
 CREATE OR REPLACE FUNCTION railswitch.guard() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $guard$
 DECLARE
     ours        constant boolean := session_user = {role_text};  -- SET ROLE doesn't change it
+    concerned   boolean := false;
     was         text;    -- the row's instrument before the statement
     becomes     text;    -- and after it
     instrument  text;
@@ -71,11 +95,25 @@ DECLARE
     held_epoch  bigint;
 BEGIN
     IF TG_ARGV[0] = 'orders' THEN
-        IF TG_OP <> 'INSERT' THEN was := OLD.{orders_symbol}; END IF;
-        IF TG_OP <> 'DELETE' THEN becomes := NEW.{orders_symbol}; END IF;
+        IF TG_OP <> 'INSERT' THEN
+            IF {orders_was_inside} THEN concerned := true; was := {orders_was}; END IF;
+        END IF;
+        IF TG_OP <> 'DELETE' THEN
+            IF {orders_becomes_inside} THEN concerned := true; becomes := {orders_becomes}; END IF;
+        END IF;
     ELSE
-        IF TG_OP <> 'INSERT' THEN was := OLD.{fills_symbol}; END IF;
-        IF TG_OP <> 'DELETE' THEN becomes := NEW.{fills_symbol}; END IF;
+        IF TG_OP <> 'INSERT' THEN
+            IF {fills_was_inside} THEN concerned := true; was := {fills_was}; END IF;
+        END IF;
+        IF TG_OP <> 'DELETE' THEN
+            IF {fills_becomes_inside} THEN concerned := true; becomes := {fills_becomes}; END IF;
+        END IF;
+    END IF;
+    IF NOT concerned THEN  -- not one of the rows that the mapping is about
+        IF TG_OP = 'DELETE' THEN
+            RETURN OLD;
+        END IF;
+        RETURN NEW;
     END IF;
     instrument := least(was, becomes);  -- both, in one order for everybody
     LOOP
@@ -148,7 +186,8 @@ BEGIN
 END
 $guard$;
 
-REVOKE ALL ON FUNCTION railswitch.guard(), railswitch.guard_truncate() FROM PUBLIC;
+REVOKE ALL ON FUNCTION railswitch.guard(), railswitch.guard_truncate(),
+    railswitch.instrument_of(text, text) FROM PUBLIC;
 
 CREATE OR REPLACE TRIGGER railswitch_guard BEFORE INSERT OR UPDATE OR DELETE ON {orders}
     FOR EACH ROW EXECUTE FUNCTION railswitch.guard('orders');
@@ -176,11 +215,14 @@ BEGIN
 END
 $$;
 
--- What the role needs: to read and write these two tables, to take ids, and our own tables.
+-- What the role needs: to read and write these two tables, those of the accounts where orders lock
+-- money, to read that of the instruments where there is one, to take ids, and our own tables.
 GRANT SELECT, INSERT, UPDATE ON {tables} TO {role};
 GRANT USAGE ON SCHEMA railswitch TO {role};
+GRANT EXECUTE ON FUNCTION railswitch.instrument_of(text, text) TO {role};
 GRANT SELECT, INSERT, UPDATE, DELETE
-    ON railswitch.fence, railswitch.written, railswitch.fill_map TO {role};
+    ON railswitch.fence, railswitch.written, railswitch.fill_map, railswitch.reservations
+    TO {role};
 DO $$
 DECLARE
     needed  record;
@@ -190,13 +232,23 @@ BEGIN
             ({id_sequence_text}),
             (pg_get_serial_sequence({orders_text}, {orders_id_text})),
             (pg_get_serial_sequence({fills_text}, {fills_id_text}))) AS wanted (sequence)
-        WHERE sequence IS NOT NULL GROUP BY sequence
+        WHERE sequence IS NOT NULL
+        UNION
+        SELECT d.objid::regclass::text FROM pg_depend d JOIN pg_class c ON c.oid = d.objid
+        WHERE c.relkind = 'S' AND d.deptype IN ('a', 'i') AND d.refobjid = ANY ({funds_tables})
     LOOP
         EXECUTE format('GRANT USAGE ON SEQUENCE %s TO %I', needed.sequence::regclass, {role_text});
     END LOOP;
+    FOR needed IN SELECT unnest({instrument_tables}) AS name LOOP
+        EXECUTE format('GRANT SELECT ON %s TO %I', needed.name, {role_text});
+    END LOOP;
+    FOR needed IN SELECT unnest({funds_tables}) AS name LOOP
+        EXECUTE format('GRANT SELECT, INSERT, UPDATE ON %s TO %I', needed.name, {role_text});
+    END LOOP;
     FOR needed IN
         SELECT DISTINCT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-        WHERE c.oid IN ({orders_text}::regclass, {fills_text}::regclass)
+        WHERE c.oid = ANY ({funds_tables} || {instrument_tables}
+                || ARRAY[{orders_text}, {fills_text}]::regclass[])
           AND NOT has_schema_privilege({role_text}, n.oid, 'USAGE')
     LOOP
         EXECUTE format('GRANT USAGE ON SCHEMA %I TO %I', needed.nspname, {role_text});

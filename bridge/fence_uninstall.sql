@@ -32,10 +32,20 @@ DROP TRIGGER IF EXISTS railswitch_guard ON {orders};
 DROP TRIGGER IF EXISTS railswitch_guard_truncate ON {orders};
 DROP TRIGGER IF EXISTS railswitch_guard ON {fills};
 DROP TRIGGER IF EXISTS railswitch_guard_truncate ON {fills};
+DROP TRIGGER IF EXISTS railswitch_capture ON {orders};
+DROP TRIGGER IF EXISTS railswitch_capture_truncate ON {orders};
+DROP TRIGGER IF EXISTS railswitch_capture ON {fills};
+DROP TRIGGER IF EXISTS railswitch_capture_truncate ON {fills};
 DROP PUBLICATION IF EXISTS {publication};
 DROP FUNCTION IF EXISTS railswitch.guard();
 DROP FUNCTION IF EXISTS railswitch.guard_truncate();
-DROP TABLE IF EXISTS railswitch.fence, railswitch.written, railswitch.fill_map;
+DROP FUNCTION IF EXISTS railswitch.instrument_of(text, text);
+DROP TABLE IF EXISTS railswitch.fence, railswitch.written, railswitch.fill_map,
+    railswitch.reservations, railswitch.change_windows, railswitch.change_slots,
+    railswitch.changes;
+DROP SEQUENCE IF EXISTS railswitch.capturing;
+DROP FUNCTION IF EXISTS railswitch.capture();
+DROP FUNCTION IF EXISTS railswitch.capture_ours();
 
 DO $$
 DECLARE
@@ -47,17 +57,26 @@ BEGIN
             SELECT DISTINCT c.oid::regclass AS name
             FROM pg_class c, aclexplode(c.relacl) a
             WHERE c.relkind = 'S' AND a.grantee = {role_text}::regrole
-              AND c.oid IN (
+              AND (c.oid IN (
                 to_regclass({id_sequence_text}),
                 to_regclass(pg_get_serial_sequence({orders_text}, {orders_id_text})),
                 to_regclass(pg_get_serial_sequence({fills_text}, {fills_id_text})))
+                OR EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid
+                    AND d.deptype IN ('a', 'i') AND d.refobjid = ANY ({funds_tables_there})))
         LOOP
             EXECUTE format('REVOKE ALL ON SEQUENCE %s FROM %I', granted.name, {role_text});
         END LOOP;
         FOR granted IN
+            SELECT t.name FROM unnest({funds_tables_there} || {instrument_tables_there})
+                AS t (name) WHERE t.name IS NOT NULL
+        LOOP
+            EXECUTE format('REVOKE ALL ON %s FROM %I', granted.name, {role_text});
+        END LOOP;
+        FOR granted IN
             SELECT DISTINCT n.nspname AS name
             FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace, aclexplode(n.nspacl) a
-            WHERE c.oid IN ({orders_text}::regclass, {fills_text}::regclass)
+            WHERE c.oid = ANY ({funds_tables_there} || {instrument_tables_there}
+                    || ARRAY[{orders_text}, {fills_text}]::regclass[])
               AND a.grantee = {role_text}::regrole
         LOOP
             EXECUTE format('REVOKE USAGE ON SCHEMA %I FROM %I', granted.name, {role_text});

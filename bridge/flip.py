@@ -128,7 +128,7 @@ async def compare(one: Drive) -> dict[str, int]:
     legacy, engine = await asyncio.gather(
         tools.legacy.open_orders(flip.symbol), tools.engine.book(instrument)
     )
-    comparison = compare_books(legacy, engine.orders)
+    comparison = compare_books(legacy, engine.orders, by_place=tools.legacy.places_are_known)
     if not comparison.equal:
         raise StepFailed(*comparison.reasons())
     return {"orders": len(engine.orders), "seq": engine.seq}

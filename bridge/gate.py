@@ -16,10 +16,13 @@ from bridge.config import GateConfig
 from bridge.limits import GATE_LATENCY_SAMPLES_MIN
 from bridge.stage import InstrumentStage, Stage
 from shadow.verdict import Evidence, LatencySummary
+from shadow.writers import told
 
 # With no mismatch in n orders, the rate of mismatches is below RULE_OF_THREE / n with 95 %
 # confidence.
 RULE_OF_THREE = 3.0
+
+_ANEW = "stage it off, then shadow"
 
 
 class Outcome(StrEnum):
@@ -67,9 +70,18 @@ class Inconclusive(
 Decision = Pass | Fail | Inconclusive
 
 
-def decide(stage: InstrumentStage, evidence: Evidence | None, config: GateConfig) -> Decision:
-    """`evidence` is None when the shadow has never reported on the instrument."""
-    checks = tuple(_checks(stage, evidence, config))
+def decide(
+    stage: InstrumentStage,
+    evidence: Evidence | None,
+    config: GateConfig,
+    *,
+    funds: str,
+    accounts_seen: str = "",
+) -> Decision:
+    """`evidence` is None when the shadow has never reported on the instrument. `funds` is what the
+    mapping says of them, `accounts_seen` what speaks for orders that change accounts.
+    """
+    checks = (*_checks(stage, evidence, config), _funds(funds, accounts_seen))
     wrong = tuple(_reasons(checks, Outcome.WRONG))
     lacking = tuple(_reasons(checks, Outcome.TOO_LITTLE))
     if wrong:
@@ -163,6 +175,17 @@ def _stage_check(stage: InstrumentStage) -> Check:
     return _check("stage", outcome, stage.stage, Stage.SHADOW, reasons.get(stage.stage, ""))
 
 
+def _funds(funds: str, accounts_seen: str) -> Check:
+    """Nobody but the operator can know it: what is not said is not guessed."""
+    said = f"{accounts_seen}: say" if accounts_seen else "nobody has said what orders lock: say"
+    reason = (
+        f'{said} mapping.funds = "legacy" with the statements of mapping.accounts where orders '
+        'lock money in a table of accounts, "none" where they lock none'
+    )
+    outcome = Outcome.OK if funds else Outcome.WRONG
+    return _check("funds", outcome, funds or accounts_seen or "not said", "legacy or none", reason)
+
+
 def _freshness(evidence: Evidence, config: GateConfig) -> Check:
     age_s = evidence.now_s - evidence.updated_at_s
     outcome = Outcome.OK if age_s <= config.evidence_age_s_max else Outcome.TOO_LITTLE
@@ -192,12 +215,12 @@ def _mismatches(evidence: Evidence) -> Check:
         what = first.differences[0].what if first.differences else first.reason or "no detail"
         reason += f"; the first is {first.operation} of order {first.order_id}: {what}"
     outcome = Outcome.OK if count == 0 else Outcome.WRONG
-    return _check("mismatches", outcome, str(count), "0", reason + "; explain it, then resync")
+    return _check("mismatches", outcome, str(count), "0", f"{reason}; explain it, then {_ANEW}")
 
 
 def _taint(evidence: Evidence) -> Check:
     outcome = Outcome.TOO_LITTLE if evidence.taint else Outcome.OK
-    reason = f"the comparison can't be trusted: {evidence.taint}; it ends with the next resync"
+    reason = f"the comparison can't be trusted: {evidence.taint}; the shadow loads it again"
     return _check("taint", outcome, evidence.taint or "none", "none", reason)
 
 
@@ -219,8 +242,8 @@ def _dark(evidence: Evidence, config: GateConfig) -> Check:
     count = evidence.counts.dark
     outcome = Outcome.OK if count <= config.dark_max else Outcome.WRONG
     reason = (
-        f"{count} operations never passed a proxy: find who writes them (jobs, console, admin "
-        "pages) and route them through the proxy, or raise gate.dark_max"
+        f"{count} operations never passed a proxy ({told(count, evidence.dark_writers)}): route "
+        "who writes them (jobs, console, admin pages) through the proxy, or raise gate.dark_max"
     )
     return _check("dark traffic", outcome, str(count), f"<= {config.dark_max}", reason)
 
@@ -232,7 +255,7 @@ def _closing(evidence: Evidence) -> Check:
         f"{counts.matched} + {counts.known} + {counts.pending} + {counts.mismatched} + "
         f"{counts.uncomparable} + {counts.gaps}"
     )
-    reason = f"the counts don't close: {counts.seen} seen, {parts} accounted for; resync"
+    reason = f"the counts don't close: {counts.seen} seen, {parts} accounted for; {_ANEW}"
     return _check("completeness", outcome, f"{counts.seen} = {parts}", "closes", reason)
 
 
@@ -246,7 +269,7 @@ def _coverage(evidence: Evidence, config: GateConfig) -> Check:
     reason = (
         f"coverage is {share:.4%}, under {config.coverage_min:.2%}: "
         f"{evidence.counts.mismatched} different, {evidence.counts.gaps} gaps, "
-        f"{evidence.counts.uncomparable} uncomparable; see the parity report, then resync"
+        f"{evidence.counts.uncomparable} uncomparable; see the parity report, then {_ANEW}"
     )
     return _check("coverage", outcome, f"{share:.4%}", wanted, reason)
 

@@ -11,13 +11,16 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 from bridge import fence as fencing
+from bridge.accounts_seen import look_async, told
 from bridge.errors import BridgeError, FenceUnknown, StepFailed
 from bridge.fence import ADVISORY_KEY, FenceRow, Owner
+from bridge.funds import first_failing
 from bridge.limits import FENCE_GIVE_BACK_S, WRITERS_LOOK_S
 from shadow.legacy.convert import Scale
 from shadow.legacy.database import connect, translated
 from shadow.legacy.mapping import Mapping as LegacyMapping
 from shadow.legacy.snapshot import read_open_orders
+from shadow.legacy.symbols import resolved
 from shadow.operation import OrderImage, Unreadable
 
 ENGINE: Owner = "engine"
@@ -42,6 +45,18 @@ class LegacySide:
         self._scales = scales
         self._connection: AsyncConnection[TupleRow] | None = None
         self._turn = asyncio.Lock()
+
+    @property
+    def funds(self) -> str:
+        """What the mapping says of them."""
+        return self._mapping.funds
+
+    @property
+    def places_are_known(self) -> bool:
+        """Its rows say in which order those of one price are met. A monolith that matches later has
+        that in memory.
+        """
+        return self._mapping.matching != "later"
 
     async def close(self) -> None:
         if self._connection is not None:
@@ -76,11 +91,32 @@ class LegacySide:
     async def fences(self) -> dict[str, FenceRow]:
         return await fencing.read(self.url)
 
+    async def unguarded(self, symbol: str) -> str:
+        """Why the fence does not know every row of the instrument; "" when it does. Raises
+        ShadowError, BridgeError.
+        """
+        return await fencing.unguarded(self.url, await resolved(self.url, self._mapping), symbol)
+
     async def open_orders(self, symbol: str) -> tuple[OrderImage | Unreadable, ...]:
         """In queue order, as the database has them now. Raises ShadowError."""
+        mapping = await resolved(self.url, self._mapping)
         async with self._connected() as connection:
             with translated(self.url, "reading open orders from"):
-                return await read_open_orders(connection, self._mapping, self._scales, symbol)
+                return await read_open_orders(connection, mapping, self._scales, symbol)
+
+    async def accounts_seen(self) -> str:
+        """What speaks for orders that change rows of accounts; "": nothing. Raises ShadowError."""
+        async with self._connected() as connection:
+            with translated(self.url, "looking for accounts in"):
+                return told(await look_async(connection, self._mapping))
+
+    async def try_funds(self) -> str:
+        """Which statement of the accounts would fail, and why; "": none. Changes nothing. Raises
+        ShadowError.
+        """
+        async with self._connected() as connection:
+            with translated(self.url, "trying the statements of the accounts in"):
+                return await first_failing(connection, self._mapping.accounts)
 
     async def old_writers(self, symbol: str, *, wait_s: float) -> list[str]:
         """Transactions that had written rows of the instrument when asked, and still run `wait_s`

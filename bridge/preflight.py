@@ -51,6 +51,7 @@ async def before_flip(
         _asked("fence", _fence(tools, stage)),
         _asked("legacy transactions", _writers(tools, stage)),
         _asked("write-back", _write_back(tools)),
+        _asked("funds", _funds(tools)),
         _asked("proxies", _workers(tools)),
     )
     return Preflight(findings=tuple(findings))
@@ -130,7 +131,7 @@ async def _fence(tools: Tools, stage: InstrumentStage) -> tuple[str, str]:
     owner, epoch = (row.owner, row.epoch) if row is not None else (LEGACY, 0)
     seen = f"{owner} at epoch {epoch}"
     if owner == wanted and epoch <= stage.epoch:
-        return seen, ""
+        return seen, await tools.legacy.unguarded(stage.symbol)
     return seen, (
         f"the fence of {stage.symbol} is {owner}'s at epoch {epoch}, the stage table is at "
         f"{stage.epoch}: they disagree; see `railswitch status` before anything else"
@@ -160,6 +161,17 @@ async def _write_back(tools: Tools) -> tuple[str, str]:
         seen = f"{head_seq - write_back.written_seq} commands behind"
         return seen, f"the write-back is {seen}: wait for it to catch up"
     return f"at {write_back.written_seq}", ""
+
+
+async def _funds(tools: Tools) -> tuple[str, str]:
+    """What is locked now, the engine's cancels and fills will have to free."""
+    said = tools.legacy.funds
+    if not said:
+        return "not said", (
+            'nobody has said what orders lock: set mapping.funds to "legacy" or "none"'
+        )
+    trouble = await tools.legacy.try_funds() if said == "legacy" else ""
+    return said, trouble and f"{trouble}: correct mapping.accounts, or grant what is missing"
 
 
 async def _workers(tools: Tools) -> tuple[str, str]:

@@ -9,6 +9,8 @@ import msgspec
 STAGES_KEY = "railswitch:stages"  # Redis string: the newest StageSnapshot, JSON
 STAGES_CHANNEL = "railswitch:stages"  # Redis channel: the same, at every change
 WORKERS_KEY_PREFIX = "railswitch:worker:"  # Redis string with expiry: WorkerReport, JSON
+# The same for longer: whoever looks finds the last report of one that is stuck, or lost.
+WORKERS_SEEN_PREFIX = "railswitch:worker-seen:"
 WORKERS_CHANNEL = (
     "railswitch:workers"  # Redis channel: a WorkerReport at every change that a flip waits for
 )
@@ -69,6 +71,14 @@ class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
     dropped: dict[str, int]  # captures dropped since the start, by reason
     requests: int
     at_s: float  # wall clock
+    proxy: str = ""  # proxy.name: whose worker it is, and so on which machine
+    slot: int = 0  # its number there; whoever replaces it after a crash has the same one
+    implementation: str = "python"  # of the data plane
+    clients: int = 0  # connections now
+    spooled_bytes: int = 0  # captures that wait on the disk for Redis
+    ahead_late: int = 0  # orders released before their capture was durable: the budget was over
+    ahead_failed: int = 0  # orders whose capture could not be made durable
+    upstreams_down: tuple[str, ...] = ()
 
 
 def encode(value: StageSnapshot | WorkerReport) -> bytes:

@@ -6,13 +6,23 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
+from fnmatch import fnmatchcase
 
 import msgspec
 import redis.asyncio as redis
 from redis.exceptions import RedisError
 
 from bridge import limits
-from bridge.stage import WORKERS_CHANNEL, WORKERS_KEY_PREFIX, WorkerReport, decode_report
+from bridge.stage import (
+    WORKERS_CHANNEL,
+    WORKERS_KEY_PREFIX,
+    WORKERS_SEEN_PREFIX,
+    WorkerReport,
+    decode_report,
+)
+
+_EITHER_KEY = "railswitch:worker*:*"
+assert all(fnmatchcase(one, _EITHER_KEY) for one in (WORKERS_KEY_PREFIX, WORKERS_SEEN_PREFIX))
 
 
 class Heard(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,6 +42,7 @@ class Workers:
         self._clock = clock
         self._made_at_s: dict[str, float] = {}  # by our own clock
         self._reports: dict[str, WorkerReport] = {}
+        self._lost: dict[str, WorkerReport] = {}  # last reports of those that fell silent
         self._changed = asyncio.Event()
         self.trouble = "Redis has not been asked yet"  # why they can't be heard; "" while they can
 
@@ -64,6 +75,19 @@ class Workers:
             for name, report in sorted(self._reports.items())
         ]
 
+    def shown(self) -> list[Heard]:
+        """These and, for a while, the ones that have fallen silent and have not been replaced."""
+        now_s = time.time()
+        heard = self.heard()
+        present = {(one.report.proxy, one.report.slot): one.report.at_s for one in heard}
+        lost = [
+            Heard(report=report, age_s=max(0.0, now_s - report.at_s))
+            for name, report in self._lost.items()
+            if name not in self._reports
+            and present.get((report.proxy, report.slot), 0.0) < report.at_s
+        ]
+        return sorted([*heard, *lost], key=lambda one: one.report.worker)
+
     async def drained(self, symbol: str, flip_id: int, *, silence_s: float, wait_s: float) -> str:
         """Waits until every worker holds the instrument and has had its last answer; "" then, else
         what was still missing when the time was over."""
@@ -83,9 +107,11 @@ class Workers:
 
     async def read_keys(self) -> None:
         """Raises RedisError."""
-        keys = [key async for key in self._redis.scan_iter(match=f"{WORKERS_KEY_PREFIX}*")]
-        values = await self._redis.mget(keys) if keys else []
-        present = [decode_report(value) for value in values if isinstance(value, bytes)]
+        both = [key async for key in self._redis.scan_iter(match=_EITHER_KEY)]
+        keys = [key for key in both if key.startswith(WORKERS_KEY_PREFIX.encode())]
+        present = await self._read(keys)
+        seen = await self._read([key for key in both if key not in keys])
+        self._lost = {one.worker: one for one in seen}
         for report in present:
             self._take(report)
         gone = self._reports.keys() - {report.worker for report in present}
@@ -94,6 +120,10 @@ class Workers:
             if self._clock() - self._made_at_s[name] > limits.WORKER_REPORT_S:
                 del self._reports[name], self._made_at_s[name]
         self.trouble = ""
+
+    async def _read(self, keys: list[bytes]) -> list[WorkerReport]:
+        values = await self._redis.mget(keys) if keys else []
+        return [decode_report(value) for value in values if isinstance(value, bytes)]
 
     async def _listen(self) -> None:
         async with self._redis.pubsub() as subscription:

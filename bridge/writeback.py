@@ -20,12 +20,16 @@ from psycopg.rows import dict_row
 
 from bridge import limits, writeback_sql
 from bridge.errors import BridgeError, StoreUnreachable, WriteBackStopped
+from bridge.funds_moves import Moves, has_moves
 from bridge.store import first_line
 from bridge.tasks import ended
+from bridge.writeback_funds import FundsWriter
 from bridge.writeback_rows import Effects, Frame, discontinuity, has_live_events, net_effects
 from engine.errors import EngineError
+from shadow.errors import LegacyUnavailable, ShadowError
 from shadow.legacy.convert import Scale
 from shadow.legacy.mapping import Mapping
+from shadow.legacy.symbols import resolved
 
 _log = logging.getLogger(__name__)
 _CONNECTION_TROUBLE = ("08", "57P")  # classes of SQLSTATE: the server is gone, or going
@@ -61,7 +65,11 @@ class WriteBack:
         lost one.
         """
         self._settings = settings
+        self._mapping = settings.mapping
         self._scales = {scale.instrument: scale for scale in settings.scales}
+        self._funds: FundsWriter | None = None
+        if settings.mapping.funds == "legacy":
+            self._funds = FundsWriter(settings.mapping, self._scales)
         self._source = source
         self._ever_live = ever_live
         self._announce = announce
@@ -80,7 +88,7 @@ class WriteBack:
         while True:
             try:
                 await self._follow()
-            except (psycopg.Error, OSError, BridgeError, EngineError) as error:
+            except (psycopg.Error, OSError, BridgeError, EngineError, ShadowError) as error:
                 if self.running:
                     delay_s = limits.WRITE_BACK_RETRY_S_MIN
                 await self._stumble(error)
@@ -112,9 +120,10 @@ class WriteBack:
 
     async def _follow(self) -> None:
         async with await self._connect() as connection:
+            self._mapping = await resolved(self._settings.url, self._settings.mapping)
             async with connection.cursor() as cursor:
                 statements = await writeback_sql.prepare(
-                    cursor, self._settings.mapping, self._settings.scales
+                    cursor, self._mapping, self._settings.scales
                 )
             self.written_seq = self.reached_seq = await self._watermark(connection)
             self._frames = asyncio.Queue(limits.WRITE_BACK_FRAMES_MAX)
@@ -143,8 +152,11 @@ class WriteBack:
                 raise WriteBackStopped(f"{why_not}; nothing was written: see the engine's journal")
             reached = frames[-1].last_seq if frames else self.reached_seq
             live = any(has_live_events(frame) for frame in frames)
-            if live or self._is_move_due(reached):
-                await self._write(connection, statements, net_effects(frames), reached)
+            moves = Moves()
+            if self._funds is not None and (live or any(has_moves(frame) for frame in frames)):
+                moves = self._funds.moves(frames)
+            if live or not moves.is_empty or self._is_move_due(reached):
+                await self._write(connection, statements, net_effects(frames), moves, reached)
                 await self._tell_moved(reached)
             self.reached_seq = reached
 
@@ -191,6 +203,7 @@ class WriteBack:
         connection: Connection,
         statements: writeback_sql.Statements,
         effects: Effects,
+        moves: Moves,
         reached: int,
     ) -> None:
         """All of it or nothing. Deadlocks and serialisation failures are tried again."""
@@ -198,7 +211,9 @@ class WriteBack:
             try:
                 async with connection.transaction(), connection.cursor() as cursor:
                     await self._move_watermark(cursor, effects, reached)
-                    await self._apply(cursor, statements, effects)
+                    fill_ids = await self._apply(cursor, statements, effects)
+                    if self._funds is not None and not moves.is_empty:
+                        await self._funds.write(cursor, moves, fill_ids)
                 return
             except (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure):
                 if attempt == limits.WRITE_BACK_TRIES - 1:
@@ -231,8 +246,9 @@ class WriteBack:
         cursor: psycopg.AsyncCursor[dict[str, Any]],
         statements: writeback_sql.Statements,
         effects: Effects,
-    ) -> None:
-        mapping, scales = self._settings.mapping, self._scales
+    ) -> list[int]:
+        """The ids of the fills, in their order."""
+        mapping, scales = self._mapping, self._scales
         if effects.changed_orders:
             ids = [one.order_id for one in effects.changed_orders]
             await cursor.execute(statements.lock_orders, {"id": ids})
@@ -248,20 +264,22 @@ class WriteBack:
         if effects.new_orders:
             orders = writeback_sql.order_values(effects.new_orders, mapping, scales)
             await cursor.execute(statements.insert_orders, orders)
-        if effects.fills:
-            fills = writeback_sql.fill_values(effects.fills, mapping, scales)
-            await cursor.execute(statements.insert_fills, fills)
-            ids = sorted(row["id"] for row in await cursor.fetchall())
-            await cursor.execute(
-                "INSERT INTO railswitch.fill_map (shard, seq, sub, fill_id)"
-                " SELECT %s, * FROM unnest(%s::bigint[], %s::integer[], %s::bigint[])",
-                (
-                    self._settings.shard,
-                    [one.seq for one in effects.fills],
-                    [one.sub for one in effects.fills],
-                    ids,
-                ),
-            )
+        if not effects.fills:
+            return []
+        fills = writeback_sql.fill_values(effects.fills, mapping, scales)
+        await cursor.execute(statements.insert_fills, fills)
+        fill_ids = sorted(row["id"] for row in await cursor.fetchall())
+        await cursor.execute(
+            "INSERT INTO railswitch.fill_map (shard, seq, sub, fill_id)"
+            " SELECT %s, * FROM unnest(%s::bigint[], %s::integer[], %s::bigint[])",
+            (
+                self._settings.shard,
+                [one.seq for one in effects.fills],
+                [one.sub for one in effects.fills],
+                fill_ids,
+            ),
+        )
+        return fill_ids
 
     async def _connect(self) -> Connection:
         return await psycopg.AsyncConnection.connect(
@@ -312,4 +330,4 @@ def _text(error: Exception) -> str:
 def _is_connection_trouble(error: Exception) -> bool:
     if isinstance(error, psycopg.Error):
         return error.sqlstate is None or error.sqlstate.startswith(_CONNECTION_TROUBLE)
-    return isinstance(error, (OSError, EngineError, StoreUnreachable))
+    return isinstance(error, (OSError, EngineError, StoreUnreachable, LegacyUnavailable))

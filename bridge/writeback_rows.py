@@ -47,6 +47,8 @@ class NewOrder(msgspec.Struct, frozen=True, kw_only=True):
     status: Status
     created_at_us: int  # UTC, microseconds since 1970: when the engine sequenced it
     updated_at_us: int
+    filled_lots: int = 0
+    is_cut: bool = False  # something was taken off that was not traded
 
 
 class ChangedOrder(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +59,8 @@ class ChangedOrder(msgspec.Struct, frozen=True, kw_only=True):
     leaves_lots: int
     status: Status
     updated_at_us: int
+    filled_lots: int = 0  # since the row was written last
+    is_cut: bool = False  # as in a new one
 
 
 class NewFill(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,14 +131,21 @@ class _Net:
                 self._new[event.order_id] = _accepted(event, at_us)
             case EventKind.FILL:
                 self._fills.append(_fill(event, at_us))
-                self._change(event.instrument, event.order_id, event.leaves_lots, at_us)
-                self._change(event.instrument, event.contra_id, event.contra_leaves_lots, at_us)
+                for order_id, leaves_lots in (
+                    (event.order_id, event.leaves_lots),
+                    (event.contra_id, event.contra_leaves_lots),
+                ):
+                    self._change(
+                        event.instrument, order_id, leaves_lots, at_us, filled_lots=event.qty_lots
+                    )
             case EventKind.CANCELED:
                 self._change(
                     event.instrument, event.order_id, event.qty_lots, at_us, Status.CANCELED
                 )
             case EventKind.REDUCED:
-                self._change(event.instrument, event.order_id, event.leaves_lots, at_us)
+                self._change(
+                    event.instrument, event.order_id, event.leaves_lots, at_us, is_cut=True
+                )
             case EventKind.REPLACED:
                 raise WriteBackStopped(
                     f"order {event.contra_id} was replaced by order {event.order_id}, which the "
@@ -147,7 +158,9 @@ class _Net:
                     (event.contra_id, event.contra_leaves_lots),
                 ):
                     status = Status.OPEN if leaves_lots else Status.CANCELED
-                    self._change(event.instrument, order_id, leaves_lots, at_us, status)
+                    self._change(
+                        event.instrument, order_id, leaves_lots, at_us, status, is_cut=True
+                    )
 
     def effects(self) -> Effects:
         return Effects(
@@ -163,12 +176,24 @@ class _Net:
         leaves_lots: int,
         at_us: int,
         status: Status | None = None,
+        *,
+        filled_lots: int = 0,
+        is_cut: bool = False,
     ) -> None:
         status = status or (Status.OPEN if leaves_lots else Status.FILLED)
-        new = self._new.get(order_id)
+        new, changed = self._new.get(order_id), self._changed.get(order_id)
+        before = new or changed
+        if before is not None:
+            filled_lots += before.filled_lots
+            is_cut = is_cut or before.is_cut
         if new is not None:
             self._new[order_id] = msgspec.structs.replace(
-                new, leaves_lots=leaves_lots, status=status, updated_at_us=at_us
+                new,
+                leaves_lots=leaves_lots,
+                status=status,
+                updated_at_us=at_us,
+                filled_lots=filled_lots,
+                is_cut=is_cut,
             )
         else:
             self._changed[order_id] = ChangedOrder(
@@ -177,6 +202,8 @@ class _Net:
                 leaves_lots=leaves_lots,
                 status=status,
                 updated_at_us=at_us,
+                filled_lots=filled_lots,
+                is_cut=is_cut,
             )
 
 

@@ -2,13 +2,13 @@
 have.
 
 Each statement takes whole columns as arrays, so that a group of events is a handful of round trips
-however many rows it has. Values are converted by `Scale` alone; enumerated words by the mapping's
-own maps, read backwards.
+however many rows it has. Values are converted by `Scale` alone, and by `writeback_forms` into the
+columns' own forms.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -16,13 +16,18 @@ import msgspec
 import psycopg
 from psycopg import sql
 
+from bridge import writeback_forms as forms
 from bridge.errors import WriteBackStopped
+from bridge.writeback_forms import Column
 from bridge.writeback_rows import ChangedOrder, NewFill, NewOrder
 from engine.types import OrderType, Side, TimeInForce
+from shadow.answer import uuid_of
 from shadow.legacy.convert import Scale
-from shadow.legacy.mapping import Enumerated
+from shadow.legacy.makers import booked
+from shadow.legacy.mapping import Amount, Enumerated, FillsTable, OrdersTable, Symbol, Time
 from shadow.legacy.mapping import Mapping as LegacyMapping
-from shadow.legacy.rows import ORDER_TYPES, TIMES_IN_FORCE
+from shadow.legacy.symbols import values_of
+from shadow.legacy.words import value_of
 from shadow.operation import Status
 
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  (the monolith's columns have no zone and mean UTC)
@@ -35,13 +40,6 @@ _COLUMNS = """
     WHERE a.attrelid = to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped"""
 
 Columns = dict[str, list[Any]]  # our name for a value -> that value of every row
-
-
-class Column(msgspec.Struct, frozen=True, kw_only=True):
-    name: str
-    type: str
-    scale: int | None  # digits that a NUMERIC keeps after the point; None: as many as are given
-    needed: bool  # NOT NULL without a default
 
 
 class Statements(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,26 +57,22 @@ async def prepare(
     """Raises WriteBackStopped, naming every column that stands in the way."""
     orders = await _columns(cursor, mapping.orders.table)
     fills = await _columns(cursor, mapping.fills.table)
-    order_targets, fill_targets = _order_targets(mapping), _fill_targets(mapping)
-    scales = tuple(scales)
-    numeric = (mapping.orders.price, mapping.orders.quantity, mapping.orders.leaves)
-    troubles = [
-        *_unwritable(mapping.orders.table, orders, {*order_targets.values()}),
-        *_unwritable(mapping.fills.table, fills, {*fill_targets.values(), mapping.fills.id}),
-        *_too_coarse(mapping.orders.table, orders, numeric, scales),
-        *_too_coarse(
-            mapping.fills.table, fills, (mapping.fills.price, mapping.fills.quantity), scales
-        ),
-        *_unwritten_words(mapping),
+    order_targets, fill_targets = _order_targets(mapping.orders), _fill_targets(mapping)
+    found = [
+        *_unwritable(mapping.orders.table, orders, {*order_targets}),
+        *_unwritable(mapping.fills.table, fills, {*fill_targets, mapping.fills.id.column}),
+        *forms.troubles(mapping, orders, fills, tuple(scales)),
     ]
-    if troubles:
-        raise WriteBackStopped("; ".join(troubles) + ": correct the mapping or the tables")
+    if found:
+        raise WriteBackStopped("; ".join(found) + ": correct the mapping or the tables")
+    arrays = _order_arrays(mapping.orders)
     return Statements(
-        insert_orders=_insert(mapping.orders.table, order_targets, orders),
+        insert_orders=_insert(mapping.orders.table, order_targets, orders, arrays),
         lock_orders=_lock_orders(mapping),
-        update_orders=_update_orders(mapping, orders),
+        update_orders=_update_orders(mapping.orders, orders),
         insert_fills=sql.SQL("{} RETURNING {} AS id").format(
-            _insert(mapping.fills.table, fill_targets, fills), sql.Identifier(mapping.fills.id)
+            _insert(mapping.fills.table, fill_targets, fills, _FILL_ARRAYS),
+            sql.Identifier(mapping.fills.id.column),
         ),
     )
 
@@ -87,49 +81,69 @@ def order_values(
     orders: Sequence[NewOrder], mapping: LegacyMapping, scales: Mapping[int, Scale]
 ) -> Columns:
     table = mapping.orders
-    sides, types, tifs, states = (
-        _inverse(one) for one in (table.side, table.ord_type, table.tif, table.status)
-    )
-    values: Columns = {
+    said = forms.said_of_orders(table)
+    words = [_said(said, one) for one in orders]
+    _require_sayable(orders, table)
+    return {
         "id": [one.order_id for one in orders],
-        "symbol": [scales[one.instrument].symbol for one in orders],
+        "symbol": [_value_of(table.symbol, scales[one.instrument]) for one in orders],
         "account": [one.account for one in orders],
-        "side": [sides[Side(one.side).name.lower()] for one in orders],
-        "ord_type": [_word(types, OrderType(one.ord_type), one.order_id) for one in orders],
-        "tif": [_word(tifs, TimeInForce(one.tif), one.order_id) for one in orders],
+        **{name: [one.get(name) for one in words] for name in _ENUMERATED},
         "price": [
             None if one.price_ticks is None else scales[one.instrument].price(one.price_ticks)
             for one in orders
         ],
         "quantity": [scales[one.instrument].quantity(one.qty_lots) for one in orders],
         "leaves": [scales[one.instrument].quantity(one.leaves_lots) for one in orders],
-        "status": [states[one.status] for one in orders],
+        "filled": [scales[one.instrument].quantity(one.filled_lots) for one in orders],
         "created_at": [_timestamp(one.created_at_us) for one in orders],
         "updated_at": [_timestamp(one.updated_at_us) for one in orders],
+        **({"uuid": [uuid_of(one.order_id) for one in orders]} if table.uuid else {}),
     }
-    if table.lock_version:
-        values["lock_version"] = [0] * len(orders)
-    return values
 
 
-def _word(words: Mapping[str, str], code: OrderType | TimeInForce, order_id: int) -> str:
+def _said(said: forms.Said, order: NewOrder) -> Mapping[str, str | None]:
     """Raises WriteBackStopped for what the engine knows and the monolith does not."""
+    words = {
+        "side": Side(order.side).name.lower(),
+        "ord_type": OrderType(order.ord_type).name.lower(),
+        "tif": TimeInForce(order.tif).name.lower(),
+        "status": str(order.status),
+    }
     try:
-        return words[code.name.lower()]
-    except KeyError:
+        return said.values(words)
+    except KeyError as error:
+        if order.ord_type == OrderType.MARKET and words["tif"] != "gtc":
+            # A market order is immediate-or-cancel whatever its column says.
+            return _said(said, msgspec.structs.replace(order, tif=int(TimeInForce.GTC)))
         raise WriteBackStopped(
-            f"order {order_id} is {code.name}, for which the mapping has no word: roll its "
-            f"instrument back, and let its clients send what the monolith knows"
+            f"order {order.order_id} is {error.args[0].upper()}, for which the mapping has no"
+            " word: roll its instrument back, and let its clients send what the monolith knows"
         ) from None
+
+
+def _require_sayable(orders: Iterable[NewOrder | ChangedOrder], table: OrdersTable) -> None:
+    """What is left of an order can differ from what was ordered and traded: by its own column."""
+    if table.leaves.column:
+        return
+    for one in orders:
+        if one.is_cut and one.status is not Status.CANCELED:
+            raise WriteBackStopped(
+                f"order {one.order_id} was reduced without a fill, which {table.table} can't say"
+                " without a column for its leaves quantity: roll its instrument back"
+            )
 
 
 def change_values(
     orders: Sequence[ChangedOrder], mapping: LegacyMapping, scales: Mapping[int, Scale]
 ) -> Columns:
-    states = _inverse(mapping.orders.status)
+    status = mapping.orders.status
+    states = {word: value_of([(status, word)]) for word in {one.status for one in orders}}
+    _require_sayable(orders, mapping.orders)
     return {
         "id": [one.order_id for one in orders],
         "leaves": [scales[one.instrument].quantity(one.leaves_lots) for one in orders],
+        "filled": [scales[one.instrument].quantity(one.filled_lots) for one in orders],
         "status": [states[one.status] for one in orders],
         "updated_at": [_timestamp(one.updated_at_us) for one in orders],
     }
@@ -138,77 +152,178 @@ def change_values(
 def fill_values(
     fills: Sequence[NewFill], mapping: LegacyMapping, scales: Mapping[int, Scale]
 ) -> Columns:
-    sides = _inverse(mapping.fills.taker_side)
+    """Maker and taker are those that the monolith books; buyer and seller whoever they are."""
+    table = mapping.fills
+    pairs = [booked(one.maker_order_id, one.taker_order_id, table.maker_rule) for one in fills]
+    sides = [Side(one.taker_side) for one in fills]
     times = [_timestamp(one.at_us) for one in fills]
-    values: Columns = {
-        "symbol": [scales[one.instrument].symbol for one in fills],
-        "maker_order": [one.maker_order_id for one in fills],
-        "taker_order": [one.taker_order_id for one in fills],
+    return {
+        "symbol": [_value_of(table.symbol, scales[one.instrument]) for one in fills],
+        "maker_order": [maker for maker, _ in pairs],
+        "taker_order": [taker for _, taker in pairs],
+        "buy_order": [
+            one.taker_order_id if side is Side.BUY else one.maker_order_id
+            for one, side in zip(fills, sides, strict=True)
+        ],
+        "sell_order": [
+            one.maker_order_id if side is Side.BUY else one.taker_order_id
+            for one, side in zip(fills, sides, strict=True)
+        ],
         "price": [scales[one.instrument].price(one.price_ticks) for one in fills],
         "quantity": [scales[one.instrument].quantity(one.qty_lots) for one in fills],
-        "taker_side": [sides[Side(one.taker_side).name.lower()] for one in fills],
+        "taker_side": _taker_sides(fills, pairs, table.taker_side),
         "created_at": times,
+        "updated_at": times,
     }
-    if mapping.fills.updated_at:
-        values["updated_at"] = times
-    return values
 
 
-# Array element types of our values, whatever the target column's own type is.
-_SENT_AS = {
-    **dict.fromkeys(("id", "account", "maker_order", "taker_order"), "bigint"),
-    **dict.fromkeys(("symbol", "side", "ord_type", "tif", "status", "taker_side"), "text"),
-    **dict.fromkeys(("price", "quantity", "leaves"), "numeric"),
+def _taker_sides(
+    fills: Sequence[NewFill], pairs: Sequence[tuple[int, int]], enumerated: Enumerated
+) -> list[str | None]:
+    """Of the order that is booked as taker."""
+    if not enumerated.column:
+        return [None] * len(fills)
+    values = {side: value_of([(enumerated, side.name.lower())]) for side in Side}
+    return [
+        values[Side(one.taker_side) if taker == one.taker_order_id else _opposite(one.taker_side)]
+        for one, (_, taker) in zip(fills, pairs, strict=True)
+    ]
+
+
+def _opposite(side: int) -> Side:
+    return Side.SELL if side == Side.BUY else Side.BUY
+
+
+def _value_of(symbol: Symbol, scale: Scale) -> str:
+    values = values_of(symbol, scale.symbol)
+    if not values:
+        raise WriteBackStopped(
+            f"column {symbol.column} has no value for {scale.symbol}: give it one in symbol.map, or"
+            " a row in the monolith's table of instruments"
+        )
+    return values[0]
+
+
+_ENUMERATED = ("side", "ord_type", "tif", "status")
+
+# Our values and the types of the arrays that they are sent in, whatever the columns' own types are.
+_ORDER_ARRAYS = {
+    **dict.fromkeys(("id", "account"), "bigint"),
+    **dict.fromkeys(("symbol", *_ENUMERATED), "text"),
+    **dict.fromkeys(("price", "quantity", "leaves", "filled"), "numeric"),
     **dict.fromkeys(("created_at", "updated_at"), "timestamp"),
-    "lock_version": "bigint",
 }
+_FILL_ARRAYS = {
+    **dict.fromkeys(("maker_order", "taker_order", "buy_order", "sell_order"), "bigint"),
+    **dict.fromkeys(("symbol", "taker_side"), "text"),
+    **dict.fromkeys(("price", "quantity"), "numeric"),
+    **dict.fromkeys(("created_at", "updated_at"), "timestamp"),
+}
+_CHANGE_ARRAYS = ("id", "leaves", "filled", "status", "updated_at")
 
 
-def _order_targets(mapping: LegacyMapping) -> dict[str, str]:
-    """Our name for a value -> the column."""
-    table = mapping.orders
-    targets = {
-        "id": table.id,
-        "symbol": table.symbol,
-        "account": table.account,
-        "side": table.side.column,
-        "ord_type": table.ord_type.column,
-        "tif": table.tif.column,
-        "price": table.price,
-        "quantity": table.quantity,
-        "leaves": table.leaves,
-        "status": table.status.column,
-        "created_at": table.created_at,
-        "updated_at": table.updated_at,
+def _order_arrays(table: OrdersTable) -> dict[str, str]:
+    return {**_ORDER_ARRAYS, **({"uuid": "text"} if table.uuid else {})}
+
+
+_Targets = dict[str, Callable[[Column], sql.Composable]]  # column -> its value, to be cast
+
+
+def _order_targets(table: OrdersTable) -> _Targets:
+    targets: _Targets = {
+        table.id.column: _plain("id"),
+        table.symbol.column: _plain("symbol"),
+        table.account.column: _plain("account"),
+        table.price.column: _amount("price", table.price),
+        table.quantity.column: _amount("quantity", table.quantity),
+        table.leaves.column: _amount("leaves", table.leaves),
+        table.filled.column: _amount("filled", table.filled),
+        table.created_at.column: _moment("created_at", table.created_at),
+        table.updated_at.column: _moment("updated_at", table.updated_at),
+        table.lock_version: _constant("0"),
+        table.uuid: _plain("uuid"),
     }
-    return {**targets, "lock_version": table.lock_version} if table.lock_version else targets
+    said = forms.said_of_orders(table).columns
+    targets |= {column: _plain(name) for name, column in said.items()}
+    return _named(targets | _constants(table))
 
 
-def _fill_targets(mapping: LegacyMapping) -> dict[str, str]:
+def _fill_targets(mapping: LegacyMapping) -> _Targets:
     table = mapping.fills
-    targets = {
-        "symbol": table.symbol,
-        "maker_order": table.maker_order,
-        "taker_order": table.taker_order,
-        "price": table.price,
-        "quantity": table.quantity,
-        "taker_side": table.taker_side.column,
-        "created_at": table.created_at,
+    targets: _Targets = {
+        table.symbol.column: _plain("symbol"),
+        table.price.column: _amount("price", table.price),
+        table.quantity.column: _amount("quantity", table.quantity),
+        table.total.column: _total(table.total),
+        table.taker_side.column: _plain("taker_side"),
+        table.created_at.column: _moment("created_at", table.created_at),
+        table.updated_at.column: _moment("updated_at", table.updated_at),
     }
-    return {**targets, "updated_at": table.updated_at} if table.updated_at else targets
+    for who in ("maker", "taker", "buy", "sell"):
+        targets[getattr(table, f"{who}_order")] = _plain(f"{who}_order")
+        targets[getattr(table, f"{who}_account")] = _account(f"{who}_order", mapping.orders)
+    return _named(targets | _constants(table))
 
 
-def _insert(table: str, targets: dict[str, str], columns: dict[str, Column]) -> sql.Composed:
+def _named(targets: _Targets) -> _Targets:
+    return {column: value for column, value in targets.items() if column}
+
+
+def _constants(table: OrdersTable | FillsTable) -> _Targets:
+    return {column: _constant(value) for column, value in forms.constants(table).items()}
+
+
+def _constant(value: str) -> Callable[[Column], sql.Composable]:
+    text = sql.Literal(value).as_string().replace("%", "%%")  # the statement has placeholders
+    return lambda column: sql.Composed([sql.SQL(text)])
+
+
+def _plain(name: str) -> Callable[[Column], sql.Composable]:
+    return lambda column: _sent(name)
+
+
+def _amount(name: str, form: Amount) -> Callable[[Column], sql.Composable]:
+    return lambda column: forms.amount(_sent(name), form)
+
+
+def _total(form: Amount) -> Callable[[Column], sql.Composable]:
+    total = sql.SQL("({} * {})").format(_sent("price"), _sent("quantity"))
+    return lambda column: forms.amount(total, form)
+
+
+def _moment(name: str, time: Time) -> Callable[[Column], sql.Composable]:
+    return lambda column: forms.moment(_sent(name), time, column)
+
+
+def _account(order: str, orders: OrdersTable) -> Callable[[Column], sql.Composable]:
+    """Of an order that is in its table: before, or since this transaction."""
+    query = sql.SQL("(SELECT a.{} FROM {} AS a WHERE a.{} = {})").format(
+        sql.Identifier(orders.account.column),
+        _table(orders.table),
+        sql.Identifier(orders.id.column),
+        _sent(order),
+    )
+    return lambda column: query
+
+
+def _sent(name: str) -> sql.Composed:
+    return sql.SQL("u.{}").format(sql.Identifier(name))
+
+
+def _insert(
+    table: str, targets: _Targets, columns: dict[str, Column], arrays: dict[str, str]
+) -> sql.Composed:
     """In the order of the arrays, so that ids given by a default ascend with it."""
+    values = (forms.cast(value(columns[name]), columns[name]) for name, value in targets.items())
     return sql.SQL(
         "INSERT INTO {table} ({columns}) SELECT {values} FROM unnest({arrays})"
         " WITH ORDINALITY AS u ({names}, n) ORDER BY u.n"
     ).format(
         table=_table(table),
-        columns=_comma(sql.Identifier(column) for column in targets.values()),
-        values=_comma(_cast(name, columns[column]) for name, column in targets.items()),
-        arrays=_comma(_array(name) for name in targets),
-        names=_comma(sql.Identifier(name) for name in targets),
+        columns=_comma(sql.Identifier(column) for column in targets),
+        values=_comma(values),
+        arrays=_comma(_array(name, kind) for name, kind in arrays.items()),
+        names=_comma(sql.Identifier(name) for name in arrays),
     )
 
 
@@ -216,44 +331,48 @@ def _lock_orders(mapping: LegacyMapping) -> sql.Composed:
     return sql.SQL(
         "SELECT {id} AS id FROM {table} WHERE {id} = ANY (%(id)s::bigint[])"
         " ORDER BY {id} FOR UPDATE"
-    ).format(id=sql.Identifier(mapping.orders.id), table=_table(mapping.orders.table))
+    ).format(id=sql.Identifier(mapping.orders.id.column), table=_table(mapping.orders.table))
 
 
-def _update_orders(mapping: LegacyMapping, columns: dict[str, Column]) -> sql.Composed:
-    table = mapping.orders
-    targets = {
-        "leaves": table.leaves,
-        "status": table.status.column,
-        "updated_at": table.updated_at,
-    }
+def _update_orders(table: OrdersTable, columns: dict[str, Column]) -> sql.Composed:
+    targets = _named(
+        {
+            table.leaves.column: _amount("leaves", table.leaves),
+            table.filled.column: _more("filled", table.filled),
+            table.status.column: _plain("status"),
+            table.updated_at.column: _moment("updated_at", table.updated_at),
+        }
+    )
     assignments: list[sql.Composable] = [
-        sql.SQL("{} = {}").format(sql.Identifier(column), _cast(name, columns[column]))
-        for name, column in targets.items()
+        sql.SQL("{} = {}").format(
+            sql.Identifier(name), forms.cast(value(columns[name]), columns[name])
+        )
+        for name, value in targets.items()
     ]
     if table.lock_version:
         # Rails refuses to save an object that was loaded before this change.
         version = sql.Identifier(table.lock_version)
         assignments.append(sql.SQL("{0} = coalesce(o.{0}, 0) + 1").format(version))
-    names = ("id", *targets)
     return sql.SQL(
         "UPDATE {table} AS o SET {assignments} FROM unnest({arrays}) AS u ({names})"
         " WHERE o.{id} = u.id"
     ).format(
         table=_table(table.table),
         assignments=_comma(assignments),
-        arrays=_comma(_array(name) for name in names),
-        names=_comma(sql.Identifier(name) for name in names),
-        id=sql.Identifier(table.id),
+        arrays=_comma(_array(name, _ORDER_ARRAYS[name]) for name in _CHANGE_ARRAYS),
+        names=_comma(sql.Identifier(name) for name in _CHANGE_ARRAYS),
+        id=sql.Identifier(table.id.column),
     )
 
 
-def _array(name: str) -> sql.Composed:
-    return sql.SQL("{}::{}[]").format(sql.Placeholder(name), sql.SQL(_SENT_AS[name]))
+def _more(name: str, form: Amount) -> Callable[[Column], sql.Composable]:
+    """What is there, and this."""
+    there = sql.SQL("coalesce(CAST(o.{} AS numeric), 0)").format(sql.Identifier(form.column))
+    return lambda column: sql.SQL("{} + {}").format(there, forms.amount(_sent(name), form))
 
 
-def _cast(name: str, column: Column) -> sql.Composed:
-    # The type's text comes from format_type, which quotes what needs it.
-    return sql.SQL("CAST(u.{} AS {})").format(sql.Identifier(name), sql.SQL(column.type))
+def _array(name: str, kind: str) -> sql.Composed:
+    return sql.SQL("{}::{}[]").format(sql.Placeholder(name), sql.SQL(kind))
 
 
 def _comma(parts: Iterable[sql.Composable]) -> sql.Composed:
@@ -266,14 +385,6 @@ def _table(name: str) -> sql.Identifier:
 
 def _timestamp(at_us: int) -> datetime:
     return _EPOCH + timedelta(microseconds=at_us)
-
-
-def _inverse(enumerated: Enumerated) -> dict[str, str]:
-    """Our word -> the database's value; of several, the one that is named first."""
-    inverse: dict[str, str] = {}
-    for value, word in enumerated.map.items():
-        inverse.setdefault(word, value)
-    return inverse
 
 
 async def _columns(cursor: psycopg.AsyncCursor[dict[str, Any]], table: str) -> dict[str, Column]:
@@ -290,38 +401,3 @@ def _unwritable(table: str, columns: dict[str, Column], targets: set[str]) -> It
     for column in columns.values():
         if column.needed and column.name not in targets:
             yield f"{table}.{column.name} needs a value, and the mapping doesn't know it"
-
-
-def _too_coarse(
-    table: str, columns: dict[str, Column], names: Iterable[str], scales: Sequence[Scale]
-) -> Iterable[str]:
-    """A NUMERIC with too few digits would round what the engine traded, and say nothing."""
-    for name in names:
-        scale = columns[name].scale if name in columns else None
-        for one in scales:
-            digits = max(_digits(one.tick), _digits(one.lot))
-            if scale is not None and scale < digits:
-                yield (
-                    f"{table}.{name} keeps {scale} digits after the point, and {one.symbol} trades "
-                    f"in {digits}"
-                )
-
-
-def _digits(step: Any) -> int:
-    return max(0, -int(step.normalize().as_tuple().exponent))
-
-
-def _unwritten_words(mapping: LegacyMapping) -> Iterable[str]:
-    orders, fills = mapping.orders, mapping.fills
-    sides = [side.name.lower() for side in Side]
-    wanted = (
-        ("orders.side", orders.side, sides),
-        ("orders.ord_type", orders.ord_type, list(ORDER_TYPES)),
-        ("orders.tif", orders.tif, list(TIMES_IN_FORCE)),
-        ("orders.status", orders.status, [Status.OPEN, Status.FILLED, Status.CANCELED]),
-        ("fills.taker_side", fills.taker_side, sides),
-    )
-    for key, enumerated, words in wanted:
-        for word in words:
-            if word not in enumerated.map.values():
-                yield f"mapping.{key} has no value for {word!r}"

@@ -13,10 +13,12 @@ from bridge.cli.output import console, print_json, progress, word
 from bridge.diagnosis import services
 from bridge.diagnosis.finding import Finding, Level
 from bridge.diagnosis.legacy import legacy_findings
+from bridge.diagnosis.proxy import proxy_findings
 
 DESCRIPTION = """\
 Looks at everything railswitch needs and changes nothing: the monolith's database (change stream,
-privileges, tables, fence), the control store, Redis, the engine, ports, upstream and disk.
+privileges, tables, fence), upstream, the proxy, the control store, Redis, the engine, ports and
+disk.
 For each finding it says what follows from it and what to do. Exits with 1 if anything fails.
 """
 
@@ -46,6 +48,7 @@ def _findings(where: Context) -> Iterator[Finding]:
     config = where.config
     yield from legacy_findings(config)
     yield from services.upstream_findings(config)
+    yield from proxy_findings(config, where.directory.path)
     yield from services.store_findings(config.control.database_url)
     yield from services.redis_findings(config.redis.url)
     yield from services.engine_findings(config)

@@ -45,6 +45,7 @@ _CODES: tuple[tuple[type[BaseException], Exit], ...] = (
     (bridge_errors.ControlRefused, Exit.REFUSED),
     (bridge_errors.EngineRefused, Exit.REFUSED),
     (bridge_errors.ControlUnreachable, Exit.UNREACHABLE),
+    (bridge_errors.NotRunning, Exit.UNREACHABLE),
     (bridge_errors.StoreUnreachable, Exit.UNREACHABLE),
     (bridge_errors.RedisUnreachable, Exit.UNREACHABLE),
     (bridge_errors.UnknownInstrument, Exit.USAGE),

@@ -17,9 +17,12 @@ from bridge.cli.output import problem
 # Verb -> what it does, in the order of the help. Its module, bridge.cli.<verb>, is imported when it
 # is asked for, and gives DESCRIPTION, EXAMPLE, configure(parser) and run(args) -> Exit.
 VERBS = {
+    "init": "write a first railswitch.toml from the monolith's database and routes",
     "up": "start and watch everything on this machine",
     "status": "what runs, and who answers for each instrument",
     "doctor": "what is configured, reachable and permitted, and what to do about the rest",
+    "config": "check the configuration file; its schema for editors",
+    "mapping": "does the mapping make sense of what the monolith has written",
     "stage": "put an instrument into shadow, or take it out again",
     "parity": "how the engine's results compare with the monolith's",
     "gate": "may this instrument be flipped, and why not",

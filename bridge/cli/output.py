@@ -13,8 +13,10 @@ from rich.table import Table
 
 _STYLES = {
     **dict.fromkeys(("ok", "pass", "ready", "done", "live", "equal", "match"), "green"),
-    **dict.fromkeys(("warn", "inconclusive", "too-little", "starting", "pending"), "yellow"),
-    **dict.fromkeys(("fail", "wrong", "failed", "died", "mismatch", "different"), "red"),
+    **dict.fromkeys(
+        ("warn", "inconclusive", "too-little", "starting", "pending", "note"), "yellow"
+    ),
+    **dict.fromkeys(("fail", "wrong", "failed", "died", "mismatch", "different", "problem"), "red"),
     **dict.fromkeys(("shadow", "restarting", "intended"), "cyan"),
     **dict.fromkeys(("off", "stopped", "unknown", "-"), "dim"),
 }

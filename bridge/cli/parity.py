@@ -14,6 +14,8 @@ from bridge import app
 from bridge.cli.common import add_config_options, add_json_option, context
 from bridge.cli.exits import Exit
 from bridge.cli.output import console, duration, print_json, table, word
+from bridge.errors import ConfigError
+from shadow import writers
 from shadow.report import report
 from shadow.store_rows import Parity, Root
 from shadow.verdict import Counts, OperationVerdict
@@ -30,7 +32,9 @@ EXAMPLE = """\
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=("report",))
+    parser.add_argument(
+        "what", nargs="?", default="report", metavar="report", help="may be left out"
+    )
     parser.add_argument("symbol", nargs="?", help="the instrument (default: all)")
     parser.add_argument(
         "--limit", type=int, default=3, metavar="N", help="how many first divergences (3)"
@@ -41,13 +45,26 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Exit:
     where = context(args)
-    symbol = where.instrument(args.symbol) if args.symbol else None
+    named = _named(args.what, args.symbol)
+    symbol = where.instrument(named) if named else None
     found = asyncio.run(app.parity(where.config, symbol))
     if args.json:
         print_json(report(found))
     else:
         _print(found, args.limit)
     return Exit.FAILED if any(one.evidence.counts.mismatched for one in found) else Exit.DONE
+
+
+def _named(what: str, symbol: str | None) -> str | None:
+    """
+    >>> _named("report", None), _named("report", "BTC-USD"), _named("BTC-USD", None)
+    (None, 'BTC-USD', 'BTC-USD')
+    """
+    if what == "report":
+        return symbol
+    if symbol:
+        raise ConfigError(f"`railswitch parity` shows one instrument or all, not {what} {symbol}")
+    return what
 
 
 def _print(found: list[Parity], limit: int) -> None:
@@ -76,6 +93,8 @@ def _print_one(parity: Parity, limit: int) -> None:
         f"  parity {_percent(told['parity'])} · coverage {_percent(told['coverage'])} · "
         f"{counts.fills} fills compared · {counts.dark} dark · {counts.reordered} reordered"
     )
+    if counts.dark:
+        _print_dark(parity)
     if counts.seen:
         out.print(f"  {told['statement']}")
     book = {True: "equal", False: "different", None: "never compared"}[evidence.book_equal]
@@ -92,6 +111,15 @@ def _print_one(parity: Parity, limit: int) -> None:
     for difference in parity.book_differences[:limit]:
         out.print(f"  book: {escape(str(difference))}")
     out.print()
+
+
+def _print_dark(parity: Parity) -> None:
+    out, evidence = console(), parity.evidence
+    dark, by = evidence.counts.dark, evidence.dark_writers
+    out.print(f"  dark: {dark} ({escape(writers.told(dark, by))})")
+    if parity.writers_seen and writers.not_seen(dark, by):
+        seen = "; ".join(f"{one.writer} ({one.count} times)" for one in parity.writers_seen)
+        out.print(f"  seen writing to that database: {escape(seen)}")
 
 
 def closing(counts: Counts) -> str:

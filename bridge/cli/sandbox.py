@@ -9,6 +9,7 @@ import signal
 import time
 from pathlib import Path
 
+import msgspec
 from rich.live import Live
 from rich.table import Table
 
@@ -27,7 +28,7 @@ from bridge.cli.process import log_to_stderr
 from bridge.config_rules import host_port
 from bridge.sandbox import monolith, provision
 from bridge.sandbox.example import example_config
-from bridge.sandbox.load import Load
+from bridge.sandbox.load import DEFAULT_MIX, Load
 from bridge.sandbox.servers import EmbeddedPostgres
 from bridge.sandbox.told import LoadResult
 
@@ -72,6 +73,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     load.add_argument("--to", default="http://127.0.0.1:8300", metavar="URL")
     load.add_argument("--rate", type=float, default=200.0, help="requests per second, open loop")
     load.add_argument("--clients", type=int, default=24)
+    load.add_argument(
+        "--bulk",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="of the requests that place or cancel several orders, e.g. 0.02; default: 0",
+    )
     load.add_argument("--seconds", type=float, default=0.0, help="default: until Ctrl-C")
     parser.add_argument("--seed", type=int, default=1)
     add_json_option(parser)
@@ -127,7 +135,8 @@ async def _load(args: argparse.Namespace) -> Exit:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    load = Load(args.to, seed=args.seed, rate_per_s=args.rate, clients=args.clients)
+    mix = msgspec.structs.replace(DEFAULT_MIX, bulk=args.bulk)
+    load = Load(args.to, seed=args.seed, rate_per_s=args.rate, clients=args.clients, mix=mix)
     began = time.monotonic()
     until = began + args.seconds if args.seconds else float("inf")
     second = 0

@@ -18,7 +18,7 @@ from bridge.cli.common import Context, add_config_options, add_json_option, cont
 from bridge.cli.control_client import ControlClient
 from bridge.cli.exits import Exit
 from bridge.cli.output import console, duration, micros, print_json, table, word
-from bridge.control.messages import InstrumentStatus, Status
+from bridge.control.messages import InstrumentStatus, Status, WorkerStatus
 from bridge.datadir import Child
 from bridge.errors import ControlUnreachable
 
@@ -99,6 +99,8 @@ def _drawn(shown: Shown) -> RenderableType:
     shadowed = [one for one in status.instruments if one.run]
     if shadowed:
         parts += ["", _comparison(shadowed)]
+    if status.workers:
+        parts += ["", _workers(status.workers)]
     if shown.processes:
         parts += ["", _processes(shown.processes)]
     parts += [f"[yellow]![/yellow] {escape(one)}" for one in status.problems]
@@ -153,6 +155,28 @@ def _comparison(instruments: list[InstrumentStatus]) -> Table:
             micros(legacy.p99_us, legacy.count),
             micros(engine.p50_us, engine.count),
             micros(engine.p99_us, engine.count),
+        )
+    return made
+
+
+def _workers(workers: tuple[WorkerStatus, ...]) -> Table:
+    made = table(
+        *("proxy worker", "plane", ">pid", ">heard", ">clients", ">requests", ">held"),
+        *(">captured", "dropped", ">spooled", ">not ahead", "upstreams down"),
+    )
+    for one in workers:
+        age = f"{duration(one.age_s)} ago"
+        dropped = [f"{reason} {count}" for reason, count in one.dropped_by_reason.items() if count]
+        made.add_row(
+            escape(one.worker),
+            one.implementation,
+            str(one.pid),
+            f"[red]silent, {age}[/red]" if one.silent else age,
+            *(str(n) for n in (one.clients, one.requests, one.held, one.captured)),
+            escape(", ".join(dropped)) or "-",
+            f"{one.spooled_bytes / 1e6:.1f} MB" if one.spooled_bytes else "-",
+            str(one.ahead_late + one.ahead_failed or "-"),
+            f"[red]{escape(', '.join(one.upstreams_down))}[/red]" if one.upstreams_down else "-",
         )
     return made
 

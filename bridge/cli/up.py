@@ -109,7 +109,7 @@ def _check_ports(where: Context) -> None:
 def _all_up(where: Context, tell: Callable[[News], None]) -> None:
     text = (
         f"clients go to http://{where.config.proxy.listen}, which passes everything on to "
-        f"{where.config.legacy.upstream} until an instrument is flipped. "
+        f"{', '.join(where.config.legacy.upstreams)} until an instrument is flipped. "
         "`railswitch status` shows it; Ctrl-C stops it."
     )
     tell(News(part="up", state="ready", text=text, pid=os.getpid(), at_s=time.time()))

@@ -116,6 +116,16 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     requests: int
     captured: int
     dropped: int
+    dropped_by_reason: dict[str, int] = {}
+    silent: bool = False  # no report for longer than a worker that runs ever takes
+    proxy: str = ""  # the name of its `railswitch proxy`
+    slot: int = 0
+    implementation: str = "python"
+    clients: int = 0
+    spooled_bytes: int = 0
+    ahead_late: int = 0
+    ahead_failed: int = 0
+    upstreams_down: tuple[str, ...] = ()
 
 
 class WriteBackStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,7 +5,8 @@ stores.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import msgspec
 import psycopg
@@ -24,7 +25,7 @@ from bridge.control.switch import told
 from bridge.control.watch import engine_state
 from bridge.gate import coverage, decide
 from bridge.ledger import Ledger
-from bridge.limits import STORE_CONNECT_S
+from bridge.limits import STORE_CONNECT_S, WORKER_SILENT_S, WORKER_STUCK_S
 from bridge.stage import InstrumentStage, Stage
 from bridge.store import first_line
 from bridge.workers import Heard, Workers
@@ -46,6 +47,7 @@ class StatusSources(msgspec.Struct, frozen=True, kw_only=True):
     engine_key: str
     shard: int
     gate: GateConfig
+    funds: str  # what the mapping says
 
 
 async def collect(
@@ -53,6 +55,7 @@ async def collect(
     evidence_of: EvidenceOf,
     gate: GateConfig,
     *,
+    funds: str,
     control: str,
     heard: Iterable[Heard],
     write_back: WriteBackStatus,
@@ -62,18 +65,42 @@ async def collect(
     """Raises StoreUnreachable: without the stage table there is no status."""
     snapshot = await ledger.snapshot()
     instruments = [
-        await _instrument(ledger, evidence_of, gate, stage)
+        await _instrument(ledger, evidence_of, gate, funds, stage)
         for stage in sorted(snapshot.instruments.values(), key=lambda one: one.instrument)
     ]
+    shown = tuple(_worker(one) for one in heard)
     return Status(
         at_s=time.time(),
         control=control,
         stages_version=snapshot.version,
         instruments=tuple(instruments),
-        workers=tuple(_worker(one) for one in heard),
+        workers=shown,
         write_back=write_back,
         engine=engine,
-        problems=tuple(problems),
+        problems=(*problems, *worker_problems(shown)),
+    )
+
+
+def worker_problems(workers: Sequence[WorkerStatus]) -> list[str]:
+    """What is wrong with the proxies' processes and what they see of the monolith."""
+    problems = [_silence(one) for one in workers if one.silent]
+    speaking = [one for one in workers if not one.silent]
+    down = Counter(upstream for one in speaking for upstream in one.upstreams_down)
+    for upstream, count in sorted(down.items()):
+        problems.append(
+            f"upstream {upstream} is down for {count} of {len(speaking)} proxy workers: see that "
+            "the monolith runs there and answers"
+        )
+    return problems
+
+
+def _silence(worker: WorkerStatus) -> str:
+    of = f" of proxy {worker.proxy}" if worker.proxy else ""
+    return (
+        f"proxy worker {worker.worker} (process {worker.pid}{of}) has been silent for "
+        f"{worker.age_s:.1f} s: where it is stuck, its proxy replaces it after "
+        f"{WORKER_STUCK_S:.0f} s, or at once after `kill -9 {worker.pid}`; else see that its "
+        "machine runs and reaches Redis"
     )
 
 
@@ -98,8 +125,9 @@ async def status(sources: StatusSources, evidence_of: EvidenceOf, *, control: st
             ledger,
             evidence_of,
             sources.gate,
+            funds=sources.funds,
             control=control,
-            heard=workers.heard(),
+            heard=workers.shown(),
             write_back=write_back,
             engine=engine,
             problems=problems,
@@ -110,10 +138,10 @@ async def status(sources: StatusSources, evidence_of: EvidenceOf, *, control: st
 
 
 async def _instrument(
-    ledger: Ledger, evidence_of: EvidenceOf, gate: GateConfig, stage: InstrumentStage
+    ledger: Ledger, evidence_of: EvidenceOf, gate: GateConfig, funds: str, stage: InstrumentStage
 ) -> InstrumentStatus:
     evidence = await evidence_of(stage.symbol)
-    decision = decide(stage, evidence, gate)
+    decision = decide(stage, evidence, gate, funds=funds)
     newest = await ledger.newest_flip(stage.symbol)
     running = None
     if newest is not None and newest.ended_at_s is None:
@@ -157,6 +185,16 @@ def _worker(one: Heard) -> WorkerStatus:
         requests=report.requests,
         captured=report.captured,
         dropped=sum(report.dropped.values()),
+        dropped_by_reason=report.dropped,
+        silent=one.age_s > WORKER_SILENT_S,
+        proxy=report.proxy,
+        slot=report.slot,
+        implementation=report.implementation,
+        clients=report.clients,
+        spooled_bytes=report.spooled_bytes,
+        ahead_late=report.ahead_late,
+        ahead_failed=report.ahead_failed,
+        upstreams_down=report.upstreams_down,
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Literal
 
 from bridge import flip as flipping
@@ -31,6 +31,7 @@ from bridge.steps import OPERATING_FAULTS, Report, Tools, silent
 from engine.snapshot import InstrumentState
 from engine.types import Mode
 from shadow.legacy.convert import Scale
+from shadow.verdict import Evidence
 
 _log = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ class Switch:
         decision: Decision | None = None
         if action == "flip":
             evidence = await self._tools.evidence(symbol)
-            decision = decide(stage, evidence, self._gate_config)
+            decision = await self._decided(stage, evidence)
             preflight = await before_flip(self._tools, stage, decision, evidence)
             plan = flipping.plan(symbol, stage.epoch, hold_ms_max)
         else:
@@ -267,7 +268,17 @@ class Switch:
             self.troubles.pop(what, None)
 
     async def _decide(self, stage: InstrumentStage) -> Decision:
-        return decide(stage, await self._tools.evidence(stage.symbol), self._gate_config)
+        return await self._decided(stage, await self._tools.evidence(stage.symbol))
+
+    async def _decided(self, stage: InstrumentStage, evidence: Evidence | None) -> Decision:
+        legacy = self._tools.legacy
+        accounts_seen = ""
+        if not legacy.funds:
+            with suppress(*OPERATING_FAULTS):
+                accounts_seen = await legacy.accounts_seen()
+        return decide(
+            stage, evidence, self._gate_config, funds=legacy.funds, accounts_seen=accounts_seen
+        )
 
     async def _begun(
         self,

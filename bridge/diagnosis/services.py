@@ -5,16 +5,17 @@ from __future__ import annotations
 import http.client
 import os
 import shutil
+import socket
 from collections.abc import Iterator
+from http import HTTPStatus
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import psycopg
 import redis
 
 import migrations
 from bridge.config import Config
-from bridge.config_rules import host_port, unix_path
+from bridge.config_rules import host_port, unix_path, upstream_address
 from bridge.datadir import DataDirectory
 from bridge.diagnosis.finding import Area, Finding
 from bridge.implementation import chosen_implementation
@@ -128,22 +129,50 @@ def port_findings(config: Config, directory: DataDirectory) -> Iterator[Finding]
 
 def upstream_findings(config: Config) -> Iterator[Finding]:
     area = Area("upstream")
-    url = urlsplit(config.legacy.upstream)
-    connection = http.client.HTTPConnection(url.hostname or "", url.port or 80, timeout=CONNECT_S)
-    try:
-        connection.request("GET", "/", headers={"Connection": "close"})
-        status = connection.getresponse().status
-    except (OSError, http.client.HTTPException) as error:
-        yield area.fail(
-            "answers",
-            f"{config.legacy.upstream}: {error}",
-            "clients of the proxy get 502",
-            "start the monolith, or correct legacy.upstream",
-        )
-        return
-    finally:
-        connection.close()
-    yield area.ok("answers", f"{config.legacy.upstream}: {status} to GET /")
+    path = config.legacy.health.path or "/"
+    for upstream in config.legacy.upstreams:
+        connection = _connection(*upstream_address(upstream))
+        try:
+            connection.request("GET", path, headers={"Connection": "close"})
+            status = connection.getresponse().status
+        except (OSError, http.client.HTTPException) as error:
+            yield area.fail(
+                "answers",
+                f"{upstream}: {error}",
+                "clients of the proxy get 502",
+                "start the monolith, or correct legacy.upstream",
+            )
+        else:
+            seen = f"{upstream}: {status} to GET {path}"
+            if status < HTTPStatus.INTERNAL_SERVER_ERROR:
+                yield area.ok("answers", seen)
+            else:
+                yield area.warn(
+                    "answers",
+                    seen,
+                    "it is there, and fails: a check of its health would count that as down",
+                    "see the monolith's log; legacy.health.path names another page",
+                )
+        finally:
+            connection.close()
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=CONNECT_S)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(CONNECT_S)
+        self.sock.connect(self._path)
+
+
+def _connection(host: str, port: int) -> http.client.HTTPConnection:
+    """`port` 0: `host` is the path of a Unix socket."""
+    if port:
+        return http.client.HTTPConnection(host, port, timeout=CONNECT_S)
+    return _UnixConnection(host)
 
 
 def disk_findings(directory: DataDirectory) -> Iterator[Finding]:
