@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -23,14 +24,31 @@ settings.register_profile("explore", deadline=None, print_blob=True)
 settings.load_profile(os.environ.get("RAILSWITCH_TESTS") or "same")
 
 
+# Worlds of processes, with holds and budgets: they get the machine for themselves where others
+# run two at a time (`.ci/run`).
+ALONE = re.compile(
+    r"tests/(acceptance|conformance)/"
+    r"|tests/bridge/test_(flip|rollback|recover|watch|control|supervise|workers|writeback|bench)"
+    r"|tests/bridge/test_proxy_(flip|master|worker|engine_kill)"
+    r"|tests/engine/test_service|tests/cli/test_up|tests/rails/test_rails_migration"
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if ALONE.search(item.nodeid):
+            item.add_marker("alone")
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "alone: nothing else may use the machine meanwhile")
     config.addinivalue_line(
         "markers", "monolith_options(*options): more options for the `monolith` fixture's process"
     )
 
 
-def pytest_report_header() -> str:
-    return f"matching engine: {_engine_in_use()}"
+def pytest_report_header() -> list[str]:
+    return [f"matching engine: {_engine_in_use()}", f"planes of the proxy: {_planes_there()}"]
 
 
 def _engine_in_use() -> str:
@@ -41,6 +59,14 @@ def _engine_in_use() -> str:
         return create_market(wanted).implementation
     except Exception as error:
         return f"{wanted} asked for, unavailable: {error}"
+
+
+def _planes_there() -> str:
+    try:
+        import bridge.proxy._core  # noqa: F401
+    except Exception as error:
+        return f"python; rust is unavailable: {error}"
+    return "python, rust"
 
 
 @pytest.fixture(scope="session")

@@ -46,6 +46,7 @@ from engine.service import EngineKey, EngineSettings, serve
 from engine.types import Command, CommandKind, OrderType, Role, Side, TimeInForce
 from shadow import latency
 from shadow.legacy.convert import scales
+from shadow.legacy.mapping import Mapping
 from shadow.store import Store
 
 T = TypeVar("T")
@@ -180,7 +181,15 @@ class FakeShadow:
 
 
 class World:
-    def __init__(self, control_url: str, legacy_url: str, redis_url: str, directory: Path) -> None:
+    def __init__(
+        self,
+        control_url: str,
+        legacy_url: str,
+        redis_url: str,
+        directory: Path,
+        mapping: Mapping = CONFIG.mapping,
+    ) -> None:
+        self.mapping = mapping
         self.control_url = control_url
         self.super_url = legacy_url
         self.application_url = as_role(legacy_url, "exchange")
@@ -192,7 +201,7 @@ class World:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        await fence.install(self.application_url, CONFIG.mapping, "railswitch", "railswitch")
+        await fence.install(self.application_url, self.mapping, "railswitch", "railswitch")
         await self.engine.start()
         for part in (*self.workers, self.shadow):
             self._tasks.append(asyncio.create_task(part.run()))
@@ -337,10 +346,10 @@ class Control:
         self.engine = EngineAdmin(
             Endpoint(host="127.0.0.1", port=world.engine.port), key=KEYS[Role.ADMIN]
         )
-        self.legacy = LegacySide(world.legacy_url, CONFIG.mapping, SCALES)
+        self.legacy = LegacySide(world.legacy_url, world.mapping, SCALES)
         self.write_back = WriteBack(
             WriteBackSettings(
-                url=world.legacy_url, shard=1, mapping=CONFIG.mapping, scales=tuple(SCALES.values())
+                url=world.legacy_url, shard=1, mapping=world.mapping, scales=tuple(SCALES.values())
             ),
             self.engine,
             ever_live=self.ledger.ever_live,

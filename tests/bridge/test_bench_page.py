@@ -9,7 +9,7 @@ import pytest
 from bridge.bench.page import BEGIN, END, rewritten
 from bridge.errors import ConfigError
 
-ORDER = ["core", "proxy", "pipeline"]
+ORDER = ["core", "other", "pipeline"]
 PAGE = f"# Title\n\nWords | before.\n\n{BEGIN}\n{END}\n\nWords after.\n"
 
 
@@ -23,31 +23,31 @@ def around(page: str) -> tuple[str, str]:
 
 
 def test_figures_stand_between_the_marks_and_the_rest_is_as_it_was() -> None:
-    page = rewritten(PAGE, {"proxy": result(12_345)}, ORDER)
+    page = rewritten(PAGE, {"other": result(12_345)}, ORDER)
     assert around(page) == around(PAGE)
     between = page.partition(BEGIN)[2].partition(END)[0]
-    assert "### proxy" in between
+    assert "### other" in between
     assert "| figure | 12,345 |" in between
     assert "| cores | 2 |" in between
 
 
 def test_a_part_measured_again_replaces_its_own_figures_only() -> None:
-    page = rewritten(PAGE, {"pipeline": result(111), "proxy": result(222)}, ORDER)
-    page = rewritten(page, {"proxy": result(333)}, ORDER)
+    page = rewritten(PAGE, {"pipeline": result(111), "other": result(222)}, ORDER)
+    page = rewritten(page, {"other": result(333)}, ORDER)
     assert "| figure | 111 |" in page
     assert "| figure | 222 |" not in page
-    assert page.index("### proxy") < page.index("| figure | 333 |") < page.index("### pipeline")
+    assert page.index("### other") < page.index("| figure | 333 |") < page.index("### pipeline")
     assert around(page) == around(PAGE)
 
 
 def test_writing_the_same_twice_changes_nothing() -> None:
-    once = rewritten(PAGE, {"proxy": result(5), "pipeline": result(6)}, ORDER)
-    assert rewritten(once, {"proxy": result(5)}, ORDER) == once
+    once = rewritten(PAGE, {"other": result(5), "pipeline": result(6)}, ORDER)
+    assert rewritten(once, {"other": result(5)}, ORDER) == once
     assert rewritten(once, {}, ORDER) == once
 
 
 def test_a_bar_in_a_figure_does_not_break_the_table() -> None:
-    assert "| figure | a \\| b |" in rewritten(PAGE, {"proxy": result("a | b")}, ORDER)
+    assert "| figure | a \\| b |" in rewritten(PAGE, {"other": result("a | b")}, ORDER)
 
 
 @pytest.mark.parametrize("page", ["", BEGIN, END, f"{END}\n{BEGIN}"])

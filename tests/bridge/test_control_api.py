@@ -300,6 +300,7 @@ def test_the_status_without_a_control_process_comes_from_the_stores(in_world: In
             engine_key=KEYS[Role.READ_ONLY],
             shard=1,
             gate=GATE,
+            funds="none",
         )
         store = Store(world.control_url)
         document = await status(sources, store.read_evidence, control="nobody answers")

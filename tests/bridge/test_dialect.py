@@ -6,6 +6,7 @@ import doctest
 import json
 from datetime import datetime, timedelta
 from decimal import Decimal
+from types import ModuleType
 
 import msgspec
 import pytest
@@ -13,12 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from proxy_rig import CONFIG, DIALECT, MAPPING, SCALES
 
-from bridge.proxy import dialect
-from bridge.proxy.dialect import Dialect, decimal_text, render_status, time_text
+from bridge.proxy.desk.dialect import Dialect, render_status
 from bridge.sandbox import params, render
 from bridge.sandbox.params import BadRequest, MarketRules, NewOrder
 from engine.types import Command, OrderType, Side, TimeInForce
+from shadow import answer, answer_check, answer_values, refusals
 from shadow.answer import FillView, OrderView
+from shadow.answer_values import decimal_text, time_text
 from shadow.legacy.mapping import Responses, Words
 from shadow.legacy.rows import ORDER_TYPES, TIMES_IN_FORCE
 from shadow.normalise import Refusal, place_command, request_fields
@@ -33,8 +35,10 @@ STATES = {Status.OPEN: 0, Status.FILLED: 1, Status.CANCELED: 2}
 EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - as ActiveRecord stores it: UTC, without a zone
 
 
-def test_the_examples_in_the_text() -> None:
-    assert doctest.testmod(dialect).failed == 0
+@pytest.mark.parametrize("module", [answer, answer_check, answer_values, refusals])
+def test_the_examples_in_the_text(module: ModuleType) -> None:
+    found = doctest.testmod(module)
+    assert (found.failed, found.attempted > 0) == (0, True)
 
 
 ticks = st.integers(1, 10**14)

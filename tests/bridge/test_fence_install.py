@@ -22,6 +22,7 @@ from psycopg.errors import ObjectNotInPrerequisiteState
 from bridge import fence
 from bridge.errors import BridgeError, FenceBusy, FenceNotInstalled
 from bridge.sandbox.provision import as_role
+from shadow.legacy import polling_slots
 from shadow.legacy.changes import create_slot
 
 
@@ -76,8 +77,15 @@ def remove(database: str, *, role: str = "railswitch") -> None:
     )
 
 
-def put_in(database: str, *, role: str = "railswitch", installer: str = "exchange") -> None:
-    run(fence.install(as_role(database, installer), MAPPING, PUBLICATION, role))
+def put_in(
+    database: str,
+    *,
+    role: str = "railswitch",
+    installer: str = "exchange",
+    polling: bool = False,
+) -> None:
+    url = as_role(database, installer)
+    run(fence.install(url, MAPPING, PUBLICATION, role, polling=polling))
 
 
 def test_uninstall_leaves_no_trace(legacy_database: str) -> None:
@@ -91,6 +99,22 @@ def test_uninstall_leaves_no_trace(legacy_database: str) -> None:
         assert installed[name] != before[name]
     remove(legacy_database)
     assert catalogue(legacy_database) == before
+    remove(legacy_database)
+    assert catalogue(legacy_database) == before
+
+
+def test_what_polling_needs_is_put_in_once_and_taken_out_whole(legacy_database: str) -> None:
+    before = catalogue(legacy_database)
+    put_in(legacy_database, polling=True)
+    run(polling_slots.create_slot(ours(legacy_database), SLOT, MAPPING))
+    with application(legacy_database) as app:
+        insert_order(app)
+    installed = catalogue(legacy_database)
+    assert any("railswitch_capture" in one for one in installed["triggers"])
+    put_in(legacy_database, polling=True)
+    assert catalogue(legacy_database) == installed
+    with psycopg.connect(ours(legacy_database)) as connection:
+        assert connection.execute("SELECT count(*) FROM railswitch.changes").fetchone() == (1,)
     remove(legacy_database)
     assert catalogue(legacy_database) == before
 

@@ -7,8 +7,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from bridge import gate
 from bridge.config import GateConfig
-from bridge.gate import Fail, Inconclusive, Pass, coverage, decide, mismatch_bound
+from bridge.gate import Decision, Fail, Inconclusive, Pass, coverage, mismatch_bound
 from bridge.stage import InstrumentStage, Stage
 from shadow.verdict import (
     Counts,
@@ -19,6 +20,7 @@ from shadow.verdict import (
     OperationVerdict,
     Verdict,
 )
+from shadow.writers import WriterCount
 
 CONFIG = GateConfig()
 STAGE = InstrumentStage(symbol="BTC-USD", instrument=1, stage=Stage.SHADOW, epoch=3)
@@ -41,6 +43,21 @@ GOOD = Evidence(
     lag_ms=12.0,
     updated_at_s=9_999.5,
 )
+
+
+def decide(stage: InstrumentStage, evidence: Evidence | None, config: GateConfig) -> Decision:
+    return gate.decide(stage, evidence, config, funds="none")
+
+
+def test_what_nobody_has_said_of_funds_fails_it() -> None:
+    assert isinstance(gate.decide(STAGE, GOOD, CONFIG, funds="legacy"), Pass)
+    decision = gate.decide(STAGE, GOOD, CONFIG, funds="")
+    assert isinstance(decision, Fail)
+    assert "nobody has said what orders lock" in decision.reasons[0]
+    seen = "orders change rows of accounts (seen 12 times)"
+    decision = gate.decide(STAGE, GOOD, CONFIG, funds="", accounts_seen=seen)
+    (reason,) = decision.reasons
+    assert reason.startswith(f'{seen}: say mapping.funds = "legacy" with the statements')
 
 
 def with_counts(**changes: int) -> Evidence:
@@ -95,6 +112,14 @@ def test_what_is_wrong_fails(evidence: Evidence, words: str) -> None:
     decision = decide(STAGE, evidence, CONFIG)
     assert isinstance(decision, Fail)
     assert words in " ".join(decision.reasons)
+
+
+def test_dark_traffic_is_told_with_its_writers() -> None:
+    rake = WriterCount(role="app", application="rake", count=30)
+    evidence = msgspec.structs.replace(with_counts(dark=41), dark_writers=(rake,))
+    (reason,) = decide(STAGE, evidence, CONFIG).reasons
+    assert "(30 by role app, application 'rake'; 11 by writers not seen)" in reason
+    assert "gate.dark_max" in reason
 
 
 @pytest.mark.parametrize(

@@ -159,9 +159,42 @@ def test_an_immediate_order_s_rest_is_canceled_with_what_was_open() -> None:
     assert (order.status, order.leaves_lots, order.price_ticks) == (Status.CANCELED, 7, None)
     assert effects.changed_orders == (
         ChangedOrder(
-            instrument=1, order_id=8, leaves_lots=0, status=Status.FILLED, updated_at_us=TS_US
+            instrument=1,
+            order_id=8,
+            leaves_lots=0,
+            status=Status.FILLED,
+            updated_at_us=TS_US,
+            filled_lots=3,
         ),
     )
+
+
+def test_what_was_traded_within_the_group_adds_up() -> None:
+    effects = net_effects(
+        [
+            frame(
+                accepted(1, 50, qty=9),
+                fill(2, 1, taker=51, maker=50, qty=4, leaves=0, contra=5),
+                fill(3, 1, taker=50, maker=40, qty=2, leaves=3, contra=1),
+            )
+        ]
+    )
+    assert [(one.order_id, one.filled_lots) for one in effects.new_orders] == [(50, 6)]
+    changed = [(one.order_id, one.filled_lots) for one in effects.changed_orders]
+    assert changed == [(40, 2), (51, 4)]
+    assert not any(one.is_cut for one in effects.changed_orders)
+
+
+def test_what_was_taken_off_without_a_fill_is_told() -> None:
+    reduced = event(EventKind.REDUCED, 2, order_id=50, qty_lots=4, leaves_lots=6)
+    effects = net_effects([frame(accepted(1, 50), reduced)])
+    assert [(one.leaves_lots, one.filled_lots, one.is_cut) for one in effects.new_orders] == [
+        (6, 0, True)
+    ]
+    traded = fill(3, 1, taker=9, maker=50, qty=1, leaves=0, contra=5)
+    effects = net_effects([frame(reduced, traded)])
+    (order,) = (one for one in effects.changed_orders if one.order_id == 50)
+    assert (order.leaves_lots, order.filled_lots, order.is_cut) == (5, 1, True)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from bridge.cli import bench
 SMALL = ("bench", "core", "--commands", "2048", "--rounds", "1")
 
 
-@pytest.mark.parametrize("part", bench.PARTS)
+@pytest.mark.parametrize("part", [*bench.PARTS, "proxy_soak"])
 def test_every_part_is_there_and_asks_for_nothing_unknown(part: str) -> None:
     run = importlib.import_module(f"bridge.bench.{part}").run
     parser = argparse.ArgumentParser()
@@ -51,6 +51,17 @@ def test_the_page_gets_the_tables(tmp_path: Path) -> None:
     assert page.read_text().startswith(f"before\n{BEGIN}\n\n### core\n")
     assert page.read_text().endswith(f"\n\n{END}\nafter\n")
     assert "| 1,000 instruments |" in page.read_text()
+
+
+def test_the_soak_takes_the_place_of_the_comparison_and_keeps_its_figures(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"{BEGIN}\n\n### proxy\n\nas it was\n\n{END}\n")
+    words = ("--soak", "3", "--soak-rate", "100", "--directory", str(tmp_path / "bench"))
+    ran = railswitch("bench", "proxy", *words, "--write", str(page))
+    assert ran.code == 0
+    assert "resident memory of the worker" in ran.out
+    written = page.read_text()
+    assert written.index("as it was") < written.index("### soak") < written.index("Resident memory")
 
 
 def test_the_page_of_this_repository_has_its_marks() -> None:
@@ -97,6 +108,9 @@ def test_unknown_part_names_the_known_ones() -> None:
         ("--recovery-commands", "19999"),
         ("--connections", "0"),
         ("--operations", "0"),
+        ("--offered", "0"),
+        ("--soak", "1"),
+        ("--soak-rate", "0"),
         ("--seed", "-1"),
     ],
 )

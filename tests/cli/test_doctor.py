@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psycopg
 import pytest
 from running_cli import railswitch, write_config
 
-from bridge.config import load
+from bridge.config import CaptureConfig, ProxyTls, load
 from bridge.diagnosis import services
 from bridge.diagnosis.finding import Finding, Level
 from bridge.diagnosis.legacy import legacy_findings
+from bridge.diagnosis.proxy import proxy_findings
 from bridge.sandbox.provision import RAILSWITCH_ROLE, as_role
 
 
@@ -96,7 +98,7 @@ def test_role_that_is_not_ours_and_may_not_replicate_is_found(installed: tuple[P
     file.write_text(file.read_text().replace(ours, as_role(url, "exchange")))
     found = looked(file)
     assert found["role"].level is Level.FAIL
-    assert "ALTER ROLE exchange REPLICATION" in found["replication"].next_step
+    assert "ALTER ROLE railswitch REPLICATION" in found["replication"].next_step
 
 
 def test_slot_is_told(installed: tuple[Path, str], control_database: str) -> None:
@@ -124,6 +126,25 @@ def test_services_are_told(tmp_path: Path, control_database: str, redis_url: str
     assert [one.level for one in services.redis_findings("redis://127.0.0.1:1")] == [Level.FAIL]
     upstream = services.upstream_findings(load(write_config(tmp_path)))
     assert [one.level for one in upstream] == [Level.FAIL]
+
+
+def test_what_the_proxy_needs_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAILSWITCH_PROXY", raising=False)
+    config = load(write_config(tmp_path))
+
+    def told(**proxy: Any) -> dict[str, Level]:
+        changed = msgspec.structs.replace(config.proxy, **proxy)
+        looked_at = msgspec.structs.replace(config, proxy=changed)
+        return {one.check: one.level for one in proxy_findings(looked_at, tmp_path / "data")}
+
+    assert set(told().values()) <= {Level.OK, Level.WARN}
+    assert {"data plane", "tls", "open files", "captures"} == set(told())
+    missing = ProxyTls(certificate=str(tmp_path / "a.pem"), key=str(tmp_path / "b.pem"))
+    assert told(tls=missing)["tls"] is Level.FAIL
+    assert told(capture=CaptureConfig(spool_mb=0))["captures"] is Level.WARN
+    assert told(capture=CaptureConfig(spool_mb=10**9))["captures"] is Level.WARN
+    monkeypatch.setenv("RAILSWITCH_PROXY", "cobol")
+    assert told()["data plane"] is Level.FAIL
 
 
 def test_store_that_was_never_migrated_is_found(database: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import psycopg
+import pytest
 from running_cli import railswitch, write_config
 
 from bridge.sandbox.provision import APPLICATION_ROLE, as_role
@@ -43,6 +44,22 @@ def test_what_it_prints_is_what_it_runs(tmp_path: Path, legacy_database: str) ->
     executed = railswitch("legacy", "install", "--execute", "--json", "--config", str(file))
     assert executed.json["executed"]
     assert sorted(traces(legacy_database)) == printed
+
+
+@pytest.mark.parametrize("changes", ["stream", "poll"])
+def test_what_polling_needs_is_put_in_when_it_is_asked_for_or_configured(
+    tmp_path: Path, legacy_database: str, changes: str
+) -> None:
+    file = write_config(tmp_path, legacy_database)
+    file.write_text(file.read_text().replace("[legacy]", f'[legacy]\nchanges = "{changes}"', 1))
+    words = ("--polling",) if changes == "stream" else ()
+    plain = railswitch("legacy", "install", "--config", str(file))
+    assert ("railswitch.change_slots" in plain.out) == (changes == "poll")
+    ran = railswitch("legacy", "install", *words, "--execute", "--config", str(file))
+    assert ran.code == 0, ran.err
+    assert traces(legacy_database).count("railswitch_capture") == 4
+    assert railswitch("legacy", "uninstall", "--execute", "--config", str(file)).code == 0
+    assert traces(legacy_database) == []
 
 
 def test_uninstall_leaves_no_trace(tmp_path: Path, legacy_database: str) -> None:

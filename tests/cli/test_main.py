@@ -49,7 +49,8 @@ def test_wrong_key_is_named_with_the_file_and_the_nearest_one(tmp_path: Path) ->
     file = write_config(tmp_path, more="\n[flip]\nhold_max_ms = 5\n")
     ran = railswitch_process("doctor", "--config", str(file))
     assert ran.code == Exit.USAGE
-    assert f"{file}: unknown key `flip.hold_max_ms`" in ran.err
+    line = file.read_text().splitlines().index("hold_max_ms = 5") + 1
+    assert f"{file}:{line}: unknown key `flip.hold_max_ms`" in ran.err
     assert "`hold_ms_max`" in ran.err
 
 

@@ -75,12 +75,42 @@ def test_report_closes_and_shows_both_sides_of_the_first_divergence(file: Path, 
     assert "never shadowed: ETH-USD" in ran.out
 
 
+def test_the_word_report_may_be_left_out(file: Path, store: str) -> None:
+    where = ("--config", str(file), "--database-url", store)
+    ran = railswitch("parity", "BTC-USD", *where)
+    assert ran.code == 1
+    assert "BTC-USD  shadow" in ran.out
+    assert "ETH-USD" not in ran.out
+    assert "not BTC-USD ETH-USD" in railswitch("parity", "BTC-USD", "ETH-USD", *where).err
+
+
 def test_json_has_all_of_it(file: Path, store: str) -> None:
     (one,) = report(file, store, "BTC-USD", "--json").json["instruments"]
     assert one["counts"]["mismatched"] == 1
     assert (one["parity"], one["coverage"]) == (0.75, 1.0)
     assert one["kinds"] == {"priority": 1}
     assert one["roots"][0]["order_id"] == 4711
+
+
+def test_dark_operations_are_told_with_who_wrote_them(file: Path, store: str) -> None:
+    assert "dark: 2 (2 by writers not seen)" in report(file, store).out
+    with psycopg.connect(store) as connection:
+        connection.execute(
+            "INSERT INTO railswitch.dark_writer VALUES ('BTC-USD', 1, 'app', 'rake orders', 1)"
+        )
+        connection.execute(
+            "INSERT INTO railswitch.writer_seen VALUES ('app', 'sidekiq 6.5 [exchange]', 9)"
+        )
+    said = " ".join(report(file, store).out.split())
+    assert "dark: 2 (1 by role app, application 'rake orders'; 1 by writers not seen)" in said
+    assert (
+        "seen writing to that database: role app, application 'sidekiq 6.5 [exchange]' (9 times)"
+        in said
+    )
+    (one,) = report(file, store, "BTC-USD", "--json").json["instruments"]
+    assert one["dark_writers"] == [{"role": "app", "application": "rake orders", "count": 1}]
+    assert one["dark_not_seen"] == 1
+    assert [seen["count"] for seen in one["writers_seen"]] == [9]
 
 
 def test_nothing_that_differs_exits_with_0(file: Path, store: str) -> None:

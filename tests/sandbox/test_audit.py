@@ -128,6 +128,10 @@ def open_a_cancelled_order(world: World) -> None:
     world.change_row(3, state="open")
 
 
+def leave_open_what_was_told_to_be_closed(world: World) -> None:
+    world.result.orders[1].closed = True
+
+
 def leave_too_much(world: World) -> None:
     world.change_row(1, remaining=TWO)
 
@@ -159,6 +163,10 @@ def answer_something_else(world: World) -> None:
         (round_a_trade, "volumes agree between clients, database and journal"),
         (change_the_owner, "orders are as they were asked for"),
         (open_a_cancelled_order, "cancelled orders are as they were told"),
+        (
+            leave_open_what_was_told_to_be_closed,
+            "orders that were told to be closed are closed",
+        ),
         (leave_too_much, "orders and their trades add up"),
         (leave_too_much, "positions add up to zero"),
         (leave_too_much, "members' positions agree between orders and trades"),

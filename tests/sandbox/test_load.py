@@ -18,7 +18,7 @@ from bridge.sandbox.audit import audit
 from bridge.sandbox.audit_rows import read_legacy
 from bridge.sandbox.flow import read_flow
 from bridge.sandbox.flow_load import CancelStep, FlowLoad, FlowStep, PlaceStep, flow_steps
-from bridge.sandbox.flow_random import CancelWish, Member, Mix, Walk
+from bridge.sandbox.flow_random import BulkWish, CancelWish, Member, Mix, Walk
 from bridge.sandbox.load import DEFAULT_SYMBOLS, Load
 from bridge.sandbox.params import MarketRules, NewOrder, validate
 from bridge.sandbox.told import Wish
@@ -63,6 +63,43 @@ def test_what_clients_were_told_is_what_the_database_holds(
     assert (audited.lost, audited.duplicated) == (0, 0)
     assert audited.answered == len(result.orders) > 100
     assert audited.fills > 20
+
+
+def test_bulk_requests_are_told_order_by_order(monolith: str, legacy_database: str) -> None:
+    async def run() -> Load:
+        load = Load(monolith, rate_per_s=200.0, clients=8, seed=3, mix=Mix(bulk=0.5))
+        await load.start()
+        await until(lambda: load.result.requests > 300, "some requests")
+        await load.stop()
+        return load
+
+    result = asyncio.run(run()).result
+    assert (result.failed, result.unanswered, result.wrong) == ({}, [], [])
+    assert result.requests == result.answered
+    audited = audit([result], read_legacy(legacy_database), [], {})
+    assert audited.ok, audited.checks
+    assert len(result.orders) > result.statuses[201] + 50  # answers that told of several
+    canceled = sum(one.cancelled_remaining is not None for one in result.orders.values())
+    assert canceled > result.statuses[200]
+    told_apart = {symbol for _, symbol in result.latencies}
+    assert told_apart == {*SYMBOLS, *(f"{symbol} in bulk" for symbol in SYMBOLS)}
+
+
+def test_the_same_seed_gives_the_same_bulk_requests_and_all_three_kinds() -> None:
+    def made(seed: int) -> list[object]:
+        walks = [Walk(symbol, Random(f"{seed}/{symbol.symbol}")) for symbol in DEFAULT_SYMBOLS]
+        member = Member(1, walks, Mix(bulk=0.5), Random(seed))
+        wishes: list[object] = []
+        for number in range(400):
+            bulk = member.bulk()
+            wishes.append(bulk)
+            if bulk is None:
+                member.rests(number, "BTC-USD")
+        return wishes
+
+    assert made(1) == made(1) != made(2)
+    kinds = {(bool(one.places), bool(one.cancels)) for one in made(1) if isinstance(one, BulkWish)}
+    assert kinds == {(True, False), (False, True), (False, False)}
 
 
 def test_a_closed_loop_goes_on_until_paused_and_the_same_again_after_resuming(

@@ -342,3 +342,63 @@ def test_what_it_cannot_start_with_is_said_in_one_line(
     assert ended.returncode == 1
     assert said in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def many(*orders: dict[str, Any]) -> dict[str, Any]:
+    return {"orders": [order["order"] for order in orders]}
+
+
+def form(pairs: str) -> tuple[bytes, dict[str, str]]:
+    return pairs.encode(), {"Content-Type": "application/x-www-form-urlencoded"}
+
+
+def test_several_orders_of_one_request_are_each_taken_or_refused(base: str) -> None:
+    wrong = {"order": {"market": "BTC-USD", "side": "up", "price": "1", "quantity": "1"}}
+    body = many(limit("buy", "100", "1"), wrong, limit("sell", "100", "0.5"))
+    status, answer, _ = call(base, "POST", f"{ORDERS}/batch", body)
+    assert status == 201
+    bought, refused, sold = answer["orders"]
+    assert (bought["state"], sold["state"]) == ("open", "filled")
+    assert sold["trades"][0]["maker_order_id"] == bought["id"]
+    assert refused == {"errors": {"side": ["is not included in the list"]}}
+    assert call(base, "POST", f"{ORDERS}/batch", {"orders": []})[0] == 400
+    assert call(base, "POST", f"{ORDERS}/batch", body, member=None)[0] == 401
+
+
+def test_several_orders_are_canceled_by_their_ids(base: str) -> None:
+    first, second = (place(base, limit("buy", "90", "1"))["id"] for _ in range(2))
+    status, answer, _ = call(base, "DELETE", f"{ORDERS}/batch", {"ids": [first, first, 10**9]})
+    assert status == 200
+    canceled, again, missing = answer["orders"]
+    assert (canceled["id"], canceled["state"]) == (first, "cancelled")
+    assert again == {"errors": {"state": ["is not open"]}}
+    assert missing == {"errors": {"base": ["Not Found"]}}
+    body, headers = form(f"_method=delete&ids[]={second}")
+    status, answer, _ = call(base, "POST", f"{ORDERS}/batch", body, headers=headers)
+    assert [order["id"] for order in answer["orders"]] == [second]
+
+
+def test_everything_is_canceled_that_the_filter_names_and_the_member_owns(base: str) -> None:
+    bids = [place(base, limit("buy", price, "1"))["id"] for price in ("80", "81")]
+    other = place(base, limit("sell", "990", "1"))["id"]
+    another = place(base, limit("buy", "82", "1"), member="8")["id"]
+    status, answer, _ = call(base, "DELETE", f"{ORDERS}?market=BTC-USD&side=buy")
+    assert (status, [order["id"] for order in answer["orders"]]) == (200, bids)
+    assert call(base, "DELETE", f"{ORDERS}?side=middle")[1] == {"orders": []}
+    body, headers = form("_method=delete")
+    status, answer, _ = call(base, "POST", f"{ORDERS}.json/?market=", body, headers=headers)
+    assert [order["id"] for order in answer["orders"]] == [other]
+    status, answer, _ = call(base, "GET", f"{ORDERS}/{another}", member="8")
+    assert answer["order"]["state"] == "open"
+
+
+def test_orders_come_as_forms_and_paths_in_every_spelling(base: str) -> None:
+    body, headers = form("order[market]=BTC-USD&order[side]=buy&order[price]=70&order[quantity]=1")
+    for target in (ORDERS, f"/{ORDERS}//", f"{ORDERS}.json", f"{ORDERS};a=b"):
+        status, answer, _ = call(base, "POST", target, body, headers=headers)
+        assert status == 201, answer
+    order_id = answer["order"]["id"]
+    headers = {"X-HTTP-Method-Override": "delete"}
+    status, answer, _ = call(base, "POST", f"{ORDERS}/{order_id}.json", headers=headers)
+    assert (status, answer["order"]["state"]) == (200, "cancelled")
+    assert call(base, "POST", f"{ORDERS}/{order_id}")[0] == 404

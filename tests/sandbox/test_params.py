@@ -8,17 +8,34 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import bridge.sandbox
 from bridge import config
-from bridge.sandbox.params import BadRequest, MarketRules, NewOrder, order_params, validate
+from bridge.sandbox.params import (
+    MarketRules,
+    NewOrder,
+    filter_params,
+    ids_params,
+    order_params,
+    orders_params,
+    validate,
+)
+from bridge.sandbox.rack import BadRequest
 from engine.types import Command, OrderType, Side, TimeInForce
 from shadow.legacy.convert import scales
-from shadow.normalise import Refusal, place_command, request_fields
+from shadow.normalise import (
+    Refusal,
+    cancel_filter,
+    order_id_of,
+    place_command,
+    request_fields,
+)
 
 CONFIG = config.load(Path(bridge.sandbox.__file__).with_name("railswitch.toml"))
 SCALES = scales(CONFIG.instruments)
-PLACE = next(route for route in CONFIG.mapping.routes if route.action == "place")
+PLACE, CANCEL_MANY, PLACE_MANY, CANCEL_ALL, *_ = CONFIG.mapping.routes
 RULES = {
     one.symbol: MarketRules(symbol=one.symbol, tick=Decimal(one.tick), lot=Decimal(one.lot))
     for one in CONFIG.instruments
@@ -141,3 +158,98 @@ BODIES: list[tuple[str, str, bytes]] = [
 @pytest.mark.parametrize(("content_type", "query", "body"), BODIES)
 def test_both_read_every_kind_of_body_alike(content_type: str, query: str, body: bytes) -> None:
     assert by_monolith(content_type, query, body) == by_proxy(content_type, query, body)
+
+
+def by_monolith_many(content_type: str, query: str, body: bytes, method: str) -> Any:
+    """The orders as they are given, and the ids: each of them, or 400."""
+    found: list[Any] = []
+    for read in (orders_params, ids_params):
+        try:
+            found.append(read(content_type, query, body, method))
+        except BadRequest:
+            found.append(400)
+    return found
+
+
+def by_proxy_many(content_type: str, query: str, body: bytes, method: str) -> Any:
+    found: list[Any] = []
+    for route in (PLACE_MANY, CANCEL_MANY):
+        fields = request_fields(route, {}, query, content_type, body, method=method)
+        if isinstance(fields, Refusal):
+            found.append(400)
+        elif route is CANCEL_MANY:
+            found.append([order_id_of(one) or None for one in fields.each])
+        else:
+            names = PLACE_MANY.fields
+            found.append([{names[k][5:]: v for k, v in one.values.items()} for one in fields.each])
+    return found
+
+
+NAMES = st.sampled_from(
+    [
+        *("orders[][market]", "orders[][side]", "orders[][price]", "orders[][quantity]"),
+        *("orders[]", "orders", "orders[0][side]", "ids[]", "ids", "ids[a]", "ids[][x]"),
+        *("orders[][side][x]", "orders[][side][]", "a[][b][]", "a[][b][c]", "order[price", "a[]b"),
+        *("", "[]", "%5B%5D", "ids%5B%5D", "%zz", "%ff"),
+    ]
+)
+PAIRS = st.builds(
+    "{}{}{}".format,
+    NAMES,
+    st.sampled_from(["=", "=", "=", ""]),
+    st.sampled_from(["1", "buy", "+2", "%20"]),
+)
+FORM_BODIES = st.lists(PAIRS, max_size=8).map(lambda pairs: "&".join(pairs).encode())
+JSON_VALUES = st.recursive(
+    st.sampled_from([None, True, 1, "2", "buy", "", -3]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["market", "side", "x"]), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+JSON_BODIES = st.dictionaries(
+    st.sampled_from(["orders", "ids", "order", "x"]), JSON_VALUES, max_size=3
+).map(lambda value: json.dumps(value).encode())
+
+
+@given(
+    sent=st.one_of(
+        st.tuples(st.just(JSON), JSON_BODIES),
+        st.tuples(st.sampled_from([FORM, "", FORM + ",x"]), FORM_BODIES),
+    ),
+    query=FORM_BODIES.map(bytes.decode),
+    method=st.sampled_from(["POST", "DELETE"]),
+)
+def test_both_read_every_list_alike(sent: tuple[str, bytes], query: str, method: str) -> None:
+    content_type, body = sent
+    known = set(PLACE_MANY.fields.values())
+    theirs = by_monolith_many(content_type, query, body, method)
+    if theirs[0] != 400:  # strong parameters leave the others out
+        theirs[0] = [{k: v for k, v in one.items() if f"each.{k}" in known} for one in theirs[0]]
+    assert theirs == by_proxy_many(content_type, query, body, method)
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("", (None, None)),
+        ("market=BTC-USD&side=sell", ("BTC-USD", 1)),
+        ("market=+&side=", (None, None)),
+        ("side=middle", (None, -1)),
+        ("market[]=x", 400),
+    ],
+)
+def test_both_filter_a_cancel_of_everything_alike(query: str, expected: Any) -> None:
+    try:
+        theirs: Any = filter_params(query)
+    except BadRequest:
+        theirs = 400
+    fields = request_fields(CANCEL_ALL, {}, query, "", b"")
+    assert not isinstance(fields, Refusal)
+    ours: Any = cancel_filter(fields, CONFIG.mapping.words)
+    if isinstance(ours, Refusal):
+        ours = ours.status
+    else:
+        ours = ours.symbol, {0: None, -1: -1}.get(ours.side, SIDES.get(ours.side))
+    assert theirs == ours == expected

@@ -1,0 +1,6 @@
+class BroadcastsController < ActionController::API
+  def create
+    ActionCable.server.broadcast("market:#{params[:market]}", { text: params[:text] })
+    head :no_content
+  end
+end

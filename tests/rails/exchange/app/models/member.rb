@@ -1,0 +1,4 @@
+class Member < ApplicationRecord
+  has_many :orders
+  has_many :accounts
+end
