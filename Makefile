@@ -1,5 +1,5 @@
 # Each target sets up what it needs by itself, and nothing twice: a virtual environment in .venv and
-# the Rust core built into it. Needs Python 3.11 or later; cargo and a C compiler for the Rust core.
+# the Rust cores built into it. Needs Python 3.11 or later; cargo and a C compiler for the Rust core.
 # `make PYTHON=python3.12 test` chooses the Python; `make test ARGS="-k gate"` passes arguments on.
 
 PYTHON ?= python3
@@ -10,8 +10,8 @@ BIN := .venv/bin
 VENV_READY := .venv/.made
 CARGO := $(shell command -v cargo 2>/dev/null)
 INSTALLED := .venv/.installed$(if $(CARGO),-with-core)
-CORE := engine/core/Cargo.toml
-CORE_FILES := $(wildcard engine/core/*.toml engine/core/*/*.toml engine/core/src/*.rs engine/core/*/src/*.rs)
+CORES := engine/core bridge/proxy/core
+CORE_FILES := $(foreach core,$(CORES),$(wildcard $(core)/*.toml $(core)/*/*.toml $(core)/src/*.rs $(core)/src/*/*.rs $(core)/*/src/*.rs))
 
 .PHONY: help demo test check bench fuzz
 .DEFAULT_GOAL := help
@@ -26,17 +26,20 @@ demo: $(INSTALLED) ## the whole story with real processes, in two to three minut
 test: $(INSTALLED) ## all tests, with real servers
 	@$(BIN)/python -m pytest $(ARGS)
 
-check: $(INSTALLED) ## linters, formatters, types, and the Rust core's own tests
+check: $(INSTALLED) ## linters, formatters, types, and the Rust cores' own tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 ifeq ($(CARGO),)
-	@echo "check: cargo is not installed, so the Rust core was not checked"
+	@echo "check: cargo is not installed, so the Rust cores were not checked"
 else
-	cargo fmt --manifest-path $(CORE) --all --check
 	cargo fmt --manifest-path engine/core/fuzz/Cargo.toml --check
-	PYO3_PYTHON=$(CURDIR)/$(BIN)/python cargo clippy --quiet --manifest-path $(CORE) --workspace --all-targets -- -D warnings
-	cargo test --quiet --manifest-path $(CORE)
+	for core in $(CORES); do \
+		cargo fmt --manifest-path $$core/Cargo.toml --all --check && \
+		PYO3_PYTHON=$(CURDIR)/$(BIN)/python cargo clippy --quiet --manifest-path $$core/Cargo.toml \
+			--workspace --all-targets -- -D warnings && \
+		cargo test --quiet --manifest-path $$core/Cargo.toml || exit 1; \
+	done
 endif
 
 fuzz: $(INSTALLED) ## look for bytes that do harm, for SECONDS=60 seconds
@@ -55,17 +58,19 @@ $(VENV_READY):
 	@touch $@
 
 $(INSTALLED): pyproject.toml $(CORE_FILES) | $(VENV_READY)
-	@echo "Installing into .venv (once; some two minutes, most of it the Rust core) ..."
+	@echo "Installing into .venv (once; some two minutes, most of it the Rust cores) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	@$(BIN)/python -c 'import engine._core' 2>/dev/null || $(MAKE) --no-print-directory without-core
+	@$(BIN)/python -c 'import engine._core, bridge.proxy._core' 2>/dev/null || \
+		$(MAKE) --no-print-directory without-core
 	@touch $@
 
 .PHONY: without-core
 without-core:
 ifeq ($(CARGO),)
-	@echo "cargo is not installed: installed without the Rust core. The reference book does its work, slowly."
+	@echo "cargo is not installed: installed without the Rust cores. The reference book and the asyncio"
+	@echo "proxy do their work, slowly."
 else
-	@echo "The Rust core could not be built; this is why:" >&2
-	cargo build --release --manifest-path $(CORE) --workspace
+	@echo "A Rust core could not be built; this is why:" >&2
+	for core in $(CORES); do cargo build --release --manifest-path $$core/Cargo.toml --workspace || exit 1; done
 	@echo "cargo builds it, but the package did not take it in: see pip install -v -e ." >&2; exit 1
 endif
