@@ -134,7 +134,9 @@ async def run_shadow(config: Config, stop: asyncio.Event, ready: Ready) -> None:
     grid = scales(config.instruments)
     legacy = config.legacy
     adapter = adapted(config.mapping.adapter)
-    mapping = await patiently_resolved(legacy.database_url, config.mapping)
+    mapping = await patiently_resolved(legacy.database_url, config.mapping, stop)
+    if mapping is None:
+        return
     sources = Sources(legacy, mapping, grid, adapter)
     captures = RedisCaptures(redis_url(config))
     feed, load = (

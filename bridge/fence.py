@@ -25,6 +25,7 @@ from bridge.errors import BridgeError, FenceBusy, FenceNotInstalled, FenceUnknow
 from bridge.fence_rows import expressions
 from bridge.limits import FENCE_TIMEOUT_MARGIN_S
 from shadow.errors import ShadowError
+from shadow.legacy import polling_slots
 from shadow.legacy.database import connected, table, target
 from shadow.legacy.mapping import Mapping
 from shadow.legacy.slots import drop_slot
@@ -125,6 +126,7 @@ async def uninstall(
     await _require_legacy_owns_all(install_url)
     try:
         await drop_slot(url, slot, busy_s=busy_s)
+        await polling_slots.drop_slot(url, slot, busy_s=busy_s)
     except ShadowError as error:
         raise BridgeError(str(error)) from error
     await _run(install_url, uninstall_sql(mapping, publication, role), mapping)

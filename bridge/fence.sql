@@ -208,7 +208,12 @@ DO $$
 BEGIN
     IF EXISTS (SELECT FROM pg_publication WHERE pubname = {publication_text}) THEN
         ALTER PUBLICATION {publication} SET TABLE {tables};
-        ALTER PUBLICATION {publication} SET (publish = 'insert, update, delete, truncate');
+        -- Only where it must be: every change of it counts as a loss of what was written before.
+        IF NOT (SELECT pubinsert AND pubupdate AND pubdelete AND pubtruncate
+                FROM pg_publication WHERE pubname = {publication_text}) THEN
+            ALTER PUBLICATION {publication}
+                SET (publish = 'insert, update, delete, truncate');
+        END IF;
     ELSE
         CREATE PUBLICATION {publication} FOR TABLE {tables};
     END IF;

@@ -97,9 +97,10 @@ $capture$;
 
 REVOKE ALL ON FUNCTION railswitch.capture(), railswitch.capture_ours() FROM PUBLIC;
 
-CREATE OR REPLACE TRIGGER railswitch_capture AFTER INSERT OR UPDATE OR DELETE ON {orders}
+-- Triggers of a row fire by name: before one of the monolith's that changes the row once more.
+CREATE OR REPLACE TRIGGER "0_railswitch_capture" AFTER INSERT OR UPDATE OR DELETE ON {orders}
     FOR EACH ROW EXECUTE FUNCTION railswitch.capture('orders');
-CREATE OR REPLACE TRIGGER railswitch_capture AFTER INSERT OR UPDATE OR DELETE ON {fills}
+CREATE OR REPLACE TRIGGER "0_railswitch_capture" AFTER INSERT OR UPDATE OR DELETE ON {fills}
     FOR EACH ROW EXECUTE FUNCTION railswitch.capture('fills');
 CREATE OR REPLACE TRIGGER railswitch_capture_truncate AFTER TRUNCATE ON {orders}
     FOR EACH STATEMENT EXECUTE FUNCTION railswitch.capture('orders');
@@ -110,8 +111,8 @@ CREATE OR REPLACE TRIGGER railswitch_capture AFTER INSERT OR UPDATE ON railswitc
     FOR EACH ROW WHEN (NEW.flip_id <> 0) EXECUTE FUNCTION railswitch.capture_ours();
 CREATE OR REPLACE TRIGGER railswitch_capture AFTER UPDATE ON railswitch.written
     FOR EACH ROW EXECUTE FUNCTION railswitch.capture_ours();
-ALTER TABLE {orders} ENABLE ALWAYS TRIGGER railswitch_capture;
-ALTER TABLE {fills} ENABLE ALWAYS TRIGGER railswitch_capture;
+ALTER TABLE {orders} ENABLE ALWAYS TRIGGER "0_railswitch_capture";
+ALTER TABLE {fills} ENABLE ALWAYS TRIGGER "0_railswitch_capture";
 ALTER TABLE {orders} ENABLE ALWAYS TRIGGER railswitch_capture_truncate;
 ALTER TABLE {fills} ENABLE ALWAYS TRIGGER railswitch_capture_truncate;
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import logging
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +19,7 @@ from shadow.legacy.database import format_lsn
 from shadow.legacy.mapping import Mapping as LegacyMapping
 from shadow.legacy.owners import owners_of
 from shadow.legacy.polling import ChangePoll
+from shadow.legacy.publication import Published
 from shadow.legacy.slots import wal_lsn
 from shadow.legacy.snapshot import Snapshot, open_orders_at, write_mark
 from shadow.legacy.source import Source
@@ -28,17 +30,24 @@ from shadow.verdict import Kind
 log = logging.getLogger(__name__)
 
 
-async def patiently_resolved(url: str, mapping: LegacyMapping) -> LegacyMapping:
-    """With the instruments of another table, as soon as the monolith's database gives them."""
+async def patiently_resolved(
+    url: str, mapping: LegacyMapping, stop: asyncio.Event
+) -> LegacyMapping | None:
+    """With the instruments of another table, as soon as the monolith's database gives them. None
+    when `stop` was set first.
+    """
     told = ""
-    while True:
+    while not stop.is_set():
         try:
             return await resolved(url, mapping)
         except (LegacyUnavailable, LegacyNotReady) as error:
             if str(error) != told:
                 told = str(error)
                 log.warning("the shadow waits for the table of instruments: %s", told)
-            await asyncio.sleep(RECONNECT_BACKOFF_S_MAX)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RECONNECT_BACKOFF_S_MAX):
+                    await stop.wait()
+    return None
 
 
 class OwnSlot(ChangeStream):
@@ -53,6 +62,7 @@ class OwnSlot(ChangeStream):
         mapping: LegacyMapping,
         scales: Mapping[str, Scale],
         adapter: Adapted = PLAIN,
+        published: Published | None = None,
     ) -> None:
         names = (legacy.slot, legacy.publication)
         super().__init__(
@@ -62,6 +72,7 @@ class OwnSlot(ChangeStream):
             scales,
             adapter=adapter,
             retained_bytes_max=legacy.wal.retained_mb_max << 20,
+            published=published,
         )
         self._legacy = legacy
 
@@ -91,6 +102,7 @@ class OwnSlot(ChangeStream):
                 " not got everything, or from a backup. Shadowing begins again once the log has"
                 " passed that position; SELECT pg_switch_wal() moves it by up to 16 MB"
             )
+        await self._note_published()
         await create_slot(url, self._legacy.slot)
 
 
@@ -197,12 +209,15 @@ class Sources:
     ) -> None:
         self._legacy = legacy
         self._all = mapping, scales, adapter
+        self._published = Published()
         self._newest: Source | None = None
         self._told = ""
 
     def changes(self) -> Source:
-        polls = self._legacy.changes == "poll"
-        self._newest = (OwnPoll if polls else OwnSlot)(self._legacy, *self._all)
+        if self._legacy.changes == "poll":
+            self._newest = OwnPoll(self._legacy, *self._all)
+        else:
+            self._newest = OwnSlot(self._legacy, *self._all, self._published)
         return self._newest
 
     def snapshots(self) -> LegacySnapshots:
@@ -212,7 +227,13 @@ class Sources:
         return LegacySnapshots(url, *self._all)
 
     def warning(self) -> str:
-        """That the monolith's server keeps much for us; "" when it does not. Logged once."""
+        """Why no changes come, and that the monolith's server keeps much for us; "" for neither."""
+        status = self._newest.status() if self._newest is not None else None
+        away = status.last_error if status is not None and not status.connected else ""
+        return "; ".join(filter(None, (away, self._kept())))
+
+    def _kept(self) -> str:
+        """Logged once."""
         warn_mb = self._legacy.wal.retained_mb_warn
         kept_mb = self._newest.status().retained_bytes >> 20 if self._newest is not None else 0
         if not 0 < warn_mb < kept_mb:

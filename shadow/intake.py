@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 
 from shadow.errors import ChangesLost, ShadowError
-from shadow.limits import CHANGES_WAITING_MAX, RECONNECT_BACKOFF_S_MAX
+from shadow.limits import CHANGES_WAITING_MAX, LOSSES_AT_ONCE_MAX, RECONNECT_BACKOFF_S_MAX
 from shadow.operation import LegacyTransaction, Marker
 from shadow.ports import Changes
 from shadow.recorder import Recorder
@@ -52,6 +52,7 @@ class Intake:
 
     async def keep_reading(self, read_lsn: int) -> None:
         """From behind `read_lsn`, until it is cancelled. A stream that failed is made anew."""
+        losses = 0  # since something was read
         while True:
             stream = self._changes()
             try:
@@ -61,13 +62,18 @@ class Intake:
                 self._recorder.on_recorded = stream.confirm
                 self._recorder.trouble["changes"] = ""
                 async for tx in stream.transactions():
-                    read_lsn = tx.end_lsn
+                    read_lsn, losses = tx.end_lsn, 0
                     await self._receive(tx)
             except ChangesLost as error:
                 self.has_begun = False  # the next slot is made when the stream is opened again
                 log.error("%s", error)
-                read_lsn = error.slot_lsn
+                # What was read stays read: a server that was set back must come past it first.
+                read_lsn = error.slot_lsn or read_lsn
                 await self._receive(error)
+                losses += 1
+                if losses > LOSSES_AT_ONCE_MAX:
+                    self._recorder.trouble["changes"] = str(error)
+                    await asyncio.sleep(RECONNECT_BACKOFF_S_MAX)
             except ShadowError as error:
                 log.warning("reading changes: %s", error)
                 self._recorder.trouble["changes"] = str(error)

@@ -71,7 +71,8 @@ POLL_WINDOWS_MAX = 20  # asked for at once
 WINDOW_TRANSACTIONS_MAX = 1_000  # after a long absence there are more; then it is several windows
 CLEAN_S = 1.0  # how often recorded changes are deleted
 CLEAN_WINDOWS_MAX = 20  # by one statement
-TRUNCATE_LOCK_S = 0.5  # others wait behind it meanwhile
+POLL_QUERY_S = 300.0  # what came during an absence of hours is found by one statement
+TRUNCATE_LOCK_S = 0.05  # the monolith's writers wait behind it meanwhile
 # Who has a transaction open: one question to pg_stat_activity, well under 1 ms of the server.
 WRITERS_SAMPLE_S = 0.05
 WRITERS_KEPT_MAX = 100_000  # transactions that were seen; older ones are judged long since
@@ -80,6 +81,9 @@ WRITERS_TOLD = 5  # of them in one line
 WRITERS_SEEN_TOLD = 10  # of all that were seen to write, the most active
 RECONNECT_BACKOFF_S_MIN = 0.1
 RECONNECT_BACKOFF_S_MAX = 2.0
+LOSSES_AT_ONCE_MAX = (
+    2  # a slot given up, and the new one that begins later; then something is wrong
+)
 CLOSE_S = 2.0  # for the server to take our last confirmed position
 
 # --- the comparison ------------------------------------------------------------------------------

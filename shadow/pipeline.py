@@ -389,6 +389,7 @@ class Pipeline:
                 self._settler.lost_changes(instrument, str(lost))
                 instrument.following = False
                 instrument.loading = True  # recorded: a restart before the load must make it too
+                instrument.taint = str(lost)
                 instrument.is_changed = True
                 self._books.want_load(instrument, "resync: changes of the monolith were lost")
 

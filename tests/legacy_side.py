@@ -18,6 +18,7 @@ from bridge.fence import Owner, install_sql
 from bridge.sandbox.provision import as_role
 from shadow.legacy.changes import ChangeStream
 from shadow.legacy.convert import Scale, scales
+from shadow.legacy.publication import Published
 from shadow.operation import LegacyTransaction
 
 CONFIG = load(Path(bridge.sandbox.__file__).parent / "railswitch.toml")
@@ -99,8 +100,10 @@ def install(database: str) -> None:
 
 
 @asynccontextmanager
-async def streaming(url: str, expected_lsn: int = 0) -> AsyncIterator[ChangeStream]:
-    stream = ChangeStream(url, SLOT, PUBLICATION, MAPPING, SCALES)
+async def streaming(
+    url: str, expected_lsn: int = 0, published: Published | None = None
+) -> AsyncIterator[ChangeStream]:
+    stream = ChangeStream(url, SLOT, PUBLICATION, MAPPING, SCALES, published=published)
     await stream.open(expected_lsn)
     try:
         yield stream

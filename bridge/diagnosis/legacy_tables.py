@@ -237,7 +237,7 @@ def _triggers(legacy: Legacy) -> Iterator[Finding]:
             "SELECT tgname, tgenabled::text, p.oid::regproc::text, pg_get_triggerdef(t.oid)"
             " FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid"
             " WHERE tgrelid = %s::regclass AND NOT tgisinternal AND tgenabled <> 'D'"
-            " AND tgname NOT LIKE 'railswitch%%' ORDER BY tgname",
+            " AND tgname NOT LIKE '%%railswitch%%' ORDER BY tgname",
             quoted(table.table),
         )
         fired = [row for row in rows if row[1] != "R" and not _is_spared(row[3])]
@@ -280,7 +280,7 @@ def _fence(legacy: Legacy) -> Iterator[Finding]:
         INSTALL,
     )
     if legacy.polls:
-        missing = _without(legacy, "railswitch_capture")
+        missing = _without(legacy, "0_railswitch_capture", states="A")
         yield AREA.judge(
             not missing,
             "changes to poll",
@@ -288,13 +288,30 @@ def _fence(legacy: Legacy) -> Iterator[Finding]:
             "there are no changes to read: nothing can be shadowed",
             INSTALL,
         )
+        yield _commit_times(legacy)
 
 
-def _without(legacy: Legacy, trigger: str) -> list[str]:
+def _commit_times(legacy: Legacy) -> Finding:
+    kept = str(legacy.value("SHOW track_commit_timestamp"))
+    if kept == "on":
+        return AREA.ok("track_commit_timestamp", kept)
+    return AREA.warn(
+        "track_commit_timestamp",
+        kept,
+        "the order of some commits can't be told, and may show as mismatches that are none",
+        "ALTER SYSTEM SET track_commit_timestamp = on; then restart the server when you can",
+    )
+
+
+def _without(legacy: Legacy, trigger: str, *, states: str = "AOR") -> list[str]:
+    """Tables that do not have it, or not as it must be; `states` as in pg_trigger.tgenabled."""
     having = {
         row[0]
         for row in legacy.rows(
-            "SELECT tgrelid::bigint FROM pg_trigger WHERE tgname = %s AND tgenabled <> 'D'", trigger
+            "SELECT tgrelid::bigint FROM pg_trigger"
+            " WHERE tgname = %s AND position(tgenabled IN %s) > 0",
+            trigger,
+            states,
         )
     }
     return [

@@ -13,8 +13,10 @@ from shadow.errors import LegacyUnavailable, SlotBusy
 from shadow.legacy.adapter import PLAIN, Adapted
 from shadow.legacy.assemble import MESSAGE_PREFIX, Assembler
 from shadow.legacy.convert import Scale
+from shadow.legacy.database import connected, translated
 from shadow.legacy.mapping import Mapping
 from shadow.legacy.pgoutput import decode
+from shadow.legacy.publication import Published, note_published
 from shadow.legacy.replication import Keepalive, Session
 from shadow.legacy.slots import create_slot, drop_slot, require_ready
 from shadow.legacy.source import Source, Standing, progress_note
@@ -44,9 +46,12 @@ class ChangeStream(Source):
         *,
         adapter: Adapted = PLAIN,
         retained_bytes_max: int = 0,
+        published: Published | None = None,
     ) -> None:
+        """`published`: shared with the streams that read the slot before, in this process."""
         super().__init__(slot, retained_bytes_max)
         self._url, self._publication = url, publication
+        self._published = published or Published()
         self._mapping, self._scales, self._adapter = mapping, scales, adapter
         self._session: Session | None = None
 
@@ -69,7 +74,15 @@ class ChangeStream(Source):
             await asyncio.sleep(RECONNECT_BACKOFF_S_MIN)
 
     async def _inspect(self) -> Standing:
-        return await require_ready(self._url, self._slot, self._publication, self._mapping)
+        return await require_ready(
+            self._url, self._slot, self._publication, self._mapping, self._published
+        )
+
+    async def _note_published(self) -> None:
+        """The slot is made next."""
+        async with connected(self._url) as connection:
+            with translated(self._url, "looking at the publication in"):
+                await note_published(connection, self._publication, self._mapping, self._published)
 
     async def _give_up_slot(self) -> None:
         await drop_slot(self._url, self._slot)

@@ -14,7 +14,11 @@ from shadow.errors import LegacyNotReady, LegacyUnavailable
 from shadow.limits import CONNECT_ATTEMPTS, CONNECT_S
 
 # Times as `rows.timestamp_us` reads them, whatever the database's or the role's defaults are.
-_OPTIONS = "-c datestyle=ISO -c timezone=UTC"
+# The server notices within half a minute that our host is gone, and frees what we hold there.
+_OPTIONS = (
+    "-c datestyle=ISO -c timezone=UTC"
+    " -c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=4"
+)
 
 
 @asynccontextmanager

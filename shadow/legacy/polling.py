@@ -2,8 +2,8 @@
 from a table of ours that triggers fill.
 
 Which transactions are new is told by PostgreSQL's own snapshots (`polling_slots`), so none is lost
-and none comes twice. Their order is that of the commits as far as the database can tell: always
-between transactions that waited for each other, and between others where it keeps commit times.
+and none comes twice. Their order is that of the commits where the server keeps their times, else
+that of their last rows: docs/operating/changes.md says when that is another one.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from shadow.limits import (
     BACKLOG_CHANGES_MAX,
     CLEAN_S,
     CLEAN_WINDOWS_MAX,
+    POLL_QUERY_S,
     POLL_ROWS_MAX,
     POLL_S,
     POLL_WINDOWS_MAX,
@@ -99,6 +100,7 @@ class ChangePoll(Source):
                 self._require_nothing_lost(at.slot_lsn, at.end_lsn)
                 await claim(connection, self._url, self._slot, busy_s)
                 times = await keeps_commit_times(connection)
+                await connection.execute(f"SET statement_timeout = {int(POLL_QUERY_S * 1000)}")
         except BaseException:
             await connection.close()
             raise
@@ -252,7 +254,7 @@ class ChangePoll(Source):
     ) -> list[TupleRow]:
         """Rows of the last statement. Raises LegacyUnavailable, LegacyNotReady."""
         try:
-            async with asyncio.timeout(QUERY_S):
+            async with asyncio.timeout(POLL_QUERY_S):
                 with translated(self._url, "reading changes from"):
                     cursor = await connection.execute(query)
                     while cursor.nextset():
@@ -260,7 +262,7 @@ class ChangePoll(Source):
                     return await cursor.fetchall() if cursor.description is not None else []
         except TimeoutError as error:
             raise LegacyUnavailable(
-                f"reading changes from {target(self._url)}: no answer for {QUERY_S:g} s"
+                f"reading changes from {target(self._url)}: no answer for {POLL_QUERY_S:g} s"
             ) from error
 
 
@@ -280,6 +282,7 @@ async def open_orders_at(
     async with connected(url) as reader, connected(url) as exporter:
         with translated(url, "reading open orders from"):
             await standing(exporter, url, slot, mapping)
+            await exporter.execute(f"SET statement_timeout = {int(POLL_QUERY_S * 1000)}")
             await exporter.execute(f"SET lock_timeout = {int(SLOT_CREATE_S * 1000)}")
             times = await keeps_commit_times(exporter)
             await exporter.execute(lock("pg_advisory_lock", slot))

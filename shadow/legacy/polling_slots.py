@@ -8,6 +8,8 @@ long they were open and whatever their ids. No id and no clock decides what is r
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import psycopg
 from psycopg import AsyncConnection, sql
@@ -41,14 +43,15 @@ _HEAD = """
         WHERE w.slot = s.slot ORDER BY first DESC LIMIT 1) w ON true
     WHERE s.slot = {slot}"""
 
-# What is visible now and was not before. Transactions that conflict wrote their last rows in the
-# order in which they committed, for one waited for the other.
+# What is visible now and was not before: asked so that rows which are deleted, and dead, are not
+# looked at while an old transaction is open. Of transactions that conflict, the one that waited
+# wrote its last row after the other committed, unless it wrote none after its wait.
 _FIND = """
     WITH head AS MATERIALIZED ({head}), found AS (
         SELECT c.xid, max(c.seq) AS last_seq, {committed} AS committed_at
         FROM railswitch.changes c
-        WHERE c.xid >= (SELECT pg_snapshot_xmin(seen) FROM head)
-          AND NOT pg_visible_in_snapshot(c.xid, (SELECT seen FROM head))
+        WHERE c.xid = ANY (ARRAY(SELECT pg_snapshot_xip(seen) FROM head))
+           OR c.xid >= (SELECT pg_snapshot_xmax(seen) FROM head)
         GROUP BY c.xid
     ), placed AS (
         SELECT xid, committed_at, row_number() OVER (ORDER BY {order}) - 1 AS n FROM found
@@ -62,12 +65,22 @@ _FIND = """
         array_agg((extract(epoch FROM committed_at) * 1000000)::bigint ORDER BY n)
     FROM placed, begin GROUP BY begin.lsn, n / {most}"""
 
+# Those on the monolith's tables fire for replicas too; an ENABLE TRIGGER ALL would leave that out.
 _TRIGGERS = """
     SELECT coalesce(array_agg(t.oid ORDER BY t.oid), '{{}}')
     FROM pg_trigger t
-    WHERE t.tgname IN ('railswitch_capture', 'railswitch_capture_truncate')
-      AND t.tgenabled IN ('A', 'O') AND t.tgrelid = ANY (
-        SELECT to_regclass(name) FROM unnest({tables}::text[]) AS name)"""
+    WHERE t.tgname IN ('0_railswitch_capture', 'railswitch_capture_truncate')
+      AND t.tgenabled = 'A' AND t.tgrelid = ANY (
+        SELECT to_regclass(name) FROM unnest({tables}::text[]) AS name)
+       OR t.tgname = 'railswitch_capture' AND t.tgenabled IN ('A', 'O') AND t.tgrelid IN (
+        to_regclass('railswitch.fence'), to_regclass('railswitch.written'))"""
+# Without rows that were read and deleted, and that an old snapshot keeps from being cleaned away.
+_RETAINED = """
+    (pg_total_relation_size('railswitch.changes') * coalesce(
+        pg_stat_get_live_tuples('railswitch.changes'::regclass)::float / nullif(
+            pg_stat_get_live_tuples('railswitch.changes'::regclass)
+            + pg_stat_get_dead_tuples('railswitch.changes'::regclass), 0), 1))::bigint"""
+
 _TRIGGERS_WANTED = 6  # rows and truncation of both tables, the fence, the write-back
 
 _CLEAN = """
@@ -110,14 +123,16 @@ async def create_slot(
             triggers = await _triggers(connection, url, mapping)
             if await _is_there(connection, slot):
                 return False
-            await connection.execute("SELECT setval('railswitch.capturing', 2)")
-            if not await _older_ended(connection, timeout_s):
-                raise SlotNotCreated(
-                    f"no slot within {timeout_s:g} s in {target(url)}: it waits for write"
-                    f" transactions that were open before, {await open_writers(url)}; end them,"
-                    " or wait"
-                )
-            await _make(connection, slot, triggers, begin_lsn)
+            if not await _any_slot(connection):
+                await _empty(connection)  # of one that was killed at the next line
+            async with _capturing(connection):
+                if not await _older_ended(connection, timeout_s):
+                    raise SlotNotCreated(
+                        f"no slot within {timeout_s:g} s in {target(url)}: it waits for write"
+                        f" transactions that were open before, {await open_writers(url)}; end them,"
+                        " or wait"
+                    )
+                await _make(connection, slot, triggers, begin_lsn)
     return True
 
 
@@ -127,13 +142,14 @@ async def drop_slot(url: str, slot: str, *, busy_s: float = SLOT_BUSY_S) -> bool
     """
     async with connected(url) as connection:
         with translated(url, f"dropping slot {slot} in"):
+            if not await _is_installed(connection):
+                return False
             await _lock(connection, _SLOTS, "", busy_s)
             await claim(connection, url, slot, busy_s)
             cursor = await connection.execute(
                 "DELETE FROM railswitch.change_slots WHERE slot = %s", [slot]
             )
-            left = await connection.execute("SELECT FROM railswitch.change_slots")
-            if await left.fetchone() is None:
+            if not await _any_slot(connection):
                 await connection.execute("SELECT setval('railswitch.capturing', 1)")
                 await _empty(connection)
             else:
@@ -170,10 +186,9 @@ async def standing(
     """Checks all that polling needs; each lack is an error that says what to do."""
     triggers = await _triggers(connection, url, mapping)
     query = sql.SQL(
-        "SELECT s.position, h.position, s.triggers,"
-        " pg_total_relation_size('railswitch.changes')::bigint"
-        " FROM railswitch.change_slots s, ({}) h WHERE s.slot = {}"
-    ).format(head(slot), sql.Literal(slot))
+        "SELECT s.position, h.position, s.triggers, {} FROM railswitch.change_slots s, ({}) h"
+        " WHERE s.slot = {}"
+    ).format(sql.SQL(_RETAINED), head(slot), sql.Literal(slot))
     row = await (await connection.execute(query)).fetchone()
     if row is None:
         raise SlotMissing(
@@ -183,9 +198,9 @@ async def standing(
     position, end, since, retained_bytes = row
     if since != triggers:
         raise ChangesLost(
-            f"the triggers that write changes were made again after slot {slot}, or their tables"
-            " were: what was written in between is lost; drop the slot and load all instruments"
-            " again",
+            f"the triggers that write changes were made again after slot {slot}, or enabled again,"
+            " or their tables were made again: what was written in between is lost; drop the slot"
+            " and load all instruments again",
             slot_lsn=0,
         )
     return Standing(slot_lsn=position, end_lsn=end, retained_bytes=retained_bytes)
@@ -254,11 +269,37 @@ async def _triggers(connection: AsyncConnection[TupleRow], url: str, mapping: Ma
     assert row is not None
     found = sorted(int(one) for one in row[0])
     if len(found) != _TRIGGERS_WANTED:
+        if await _is_installed(connection):
+            # Every slot has missed something, also when they are enabled again later.
+            await connection.execute("UPDATE railswitch.change_slots SET triggers = '{}'")
         raise LegacyNotReady(
             f"{target(url)}: of the {_TRIGGERS_WANTED} triggers that write changes of"
             f" {' and '.join(named)} down, {len(found)} are there and enabled: {_INSTALL}"
         )
     return found
+
+
+async def _is_installed(connection: AsyncConnection[TupleRow]) -> bool:
+    query = "SELECT to_regclass('railswitch.change_slots') IS NOT NULL"
+    row = await (await connection.execute(query)).fetchone()
+    return row is not None and row[0]
+
+
+async def _any_slot(connection: AsyncConnection[TupleRow]) -> bool:
+    cursor = await connection.execute("SELECT FROM railswitch.change_slots LIMIT 1")
+    return await cursor.fetchone() is not None
+
+
+@asynccontextmanager
+async def _capturing(connection: AsyncConnection[TupleRow]) -> AsyncIterator[None]:
+    """From here on changes are written, unless no slot comes of it."""
+    await connection.execute("SELECT setval('railswitch.capturing', 2)")
+    try:
+        yield
+    except BaseException:
+        if not connection.closed and not await _any_slot(connection):
+            await connection.execute("SELECT setval('railswitch.capturing', 1)")
+        raise
 
 
 async def _is_there(connection: AsyncConnection[TupleRow], slot: str) -> bool:

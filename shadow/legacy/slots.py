@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import psycopg
 from psycopg import AsyncConnection, errors, sql
@@ -18,9 +17,9 @@ from shadow.errors import (
     SlotMissing,
     SlotNotCreated,
 )
-from shadow.legacy.database import connected, parse_lsn, table, target, translated
+from shadow.legacy.database import connected, parse_lsn, target, translated
 from shadow.legacy.mapping import Mapping
-from shadow.legacy.rows import fill_columns, order_columns
+from shadow.legacy.publication import Published, require_published, require_unchanged
 from shadow.legacy.source import Standing
 from shadow.limits import QUERY_S, SLOT_BUSY_S, SLOT_CREATE_S
 
@@ -54,6 +53,10 @@ async def drop_slot(url: str, slot: str, *, busy_s: float = SLOT_BUSY_S) -> bool
     """False if there was none. Raises SlotBusy while somebody reads it."""
     async with connected(url) as connection:
         with translated(url, f"dropping replication slot {slot} in"):
+            # First of all: who may not drop slots may still look whether there is one.
+            query = "SELECT FROM pg_replication_slots WHERE slot_name = %s"
+            if await (await connection.execute(query, [slot])).fetchone() is None:
+                return False
             deadline = asyncio.get_running_loop().time() + busy_s
             while True:
                 try:
@@ -70,16 +73,20 @@ async def drop_slot(url: str, slot: str, *, busy_s: float = SLOT_BUSY_S) -> bool
                     await asyncio.sleep(_POLL_S)
 
 
-async def require_ready(url: str, slot: str, publication: str, mapping: Mapping) -> Standing:
-    """Checks all that streaming needs; each lack is an error that says what to do."""
+async def require_ready(
+    url: str, slot: str, publication: str, mapping: Mapping, published: Published
+) -> Standing:
+    """Checks all that streaming needs; each lack is an error that says what to do. `published`:
+    what is known of the publication that the slot is read with.
+    """
     async with connected(url) as connection:
         with translated(url, "preparing to read changes from"):
             await connection.execute(f"SET statement_timeout = {int(QUERY_S * 1000)}")
             await _require_logical(connection, url)
-            await _require_publication(connection, publication, mapping)
+            await require_published(connection, publication, mapping)
             standing = await _standing(connection, slot)
             if standing is not None:
-                await _require_older_tables(connection, slot, publication, mapping)
+                await require_unchanged(connection, slot, publication, mapping, published)
     if standing is None:
         raise SlotMissing(
             f"replication slot {slot} does not exist in {target(url)}: shadowing makes it when it"
@@ -127,78 +134,6 @@ async def _require_logical(connection: AsyncConnection[TupleRow], url: str) -> N
             f"{target(url)} has wal_level = {level}, so its changes can't be read in commit order:"
             f" {_SET_WAL_LEVEL}"
         )
-
-
-async def _require_publication(
-    connection: AsyncConnection[TupleRow], publication: str, mapping: Mapping
-) -> None:
-    install = "`railswitch legacy install --execute` makes it as it must be"
-    cursor = await connection.execute(
-        "SELECT pubinsert AND pubupdate AND pubdelete FROM pg_publication WHERE pubname = %s",
-        [publication],
-    )
-    row = await cursor.fetchone()
-    if row is None:
-        raise LegacyNotReady(f"publication {publication} does not exist: {install}")
-    if not row[0]:
-        raise LegacyNotReady(
-            f"publication {publication} leaves out inserts, updates or deletes: {install}"
-        )
-    # As JSON: PostgreSQL 14 has neither row filters nor column lists.
-    cursor = await connection.execute(
-        "SELECT to_jsonb(t) FROM pg_publication_tables t WHERE pubname = %s", [publication]
-    )
-    published = [row[0] async for row in cursor]
-    orders, fills = mapping.orders, mapping.fills
-    for key, name, columns in (
-        ("orders", orders.table, order_columns(orders)),
-        ("fills", fills.table, fill_columns(fills)),
-    ):
-        schema, _, plain = name.rpartition(".")
-        found = [
-            one
-            for one in published
-            if one["tablename"] == plain and schema in ("", one["schemaname"])
-        ]
-        lack = _lack(found[0], columns, f"of {name} that mapping.{key} names") if found else name
-        if lack:
-            raise LegacyNotReady(f"publication {publication} does not hold {lack}: {install}")
-
-
-def _lack(published: dict[str, Any], columns: tuple[str, ...], whose: str) -> str:
-    """What of a published table the change stream would not show; "" for nothing."""
-    if published.get("rowfilter"):
-        return f"all rows {whose}, for it has a filter, which makes the monolith's updates fail too"
-    missing = set(columns) - set(published.get("attnames") or columns)
-    return f"the columns {', '.join(sorted(missing))} {whose}" if missing else ""
-
-
-async def _require_older_tables(
-    connection: AsyncConnection[TupleRow], slot: str, publication: str, mapping: Mapping
-) -> None:
-    """Of a table that was published only after the slot's position, changes are missing."""
-    cursor = await connection.execute(
-        """
-        SELECT pr.prrelid::regclass::text
-        FROM pg_publication_rel pr JOIN pg_publication p ON p.oid = pr.prpubid,
-            pg_replication_slots s
-        WHERE p.pubname = %s AND s.slot_name = %s AND age(pr.xmin) <= age(s.catalog_xmin)
-          AND pr.prrelid = ANY (SELECT to_regclass(name) FROM unnest(%s::text[]) AS name)
-        ORDER BY 1""",
-        [publication, slot, [table(one).as_string() for one in _tables(mapping)]],
-    )
-    younger = [row[0] async for row in cursor]
-    if younger:
-        raise ChangesLost(
-            f"{', '.join(younger)} came into publication {publication} after replication slot"
-            f" {slot} was last read: the table was made again, or the publication was. What was"
-            " written before is not in the stream; drop the slot and load all instruments again",
-            slot_lsn=0,
-        )
-
-
-def _tables(mapping: Mapping) -> tuple[str, str]:
-    return mapping.orders.table, mapping.fills.table
 
 
 async def _standing(connection: AsyncConnection[TupleRow], slot: str) -> Standing | None:

@@ -185,18 +185,30 @@ class Source(ABC):
             await asyncio.sleep(INSPECT_S)
             try:
                 standing = await self._inspect()
-                self._retained_bytes = standing.retained_bytes
-                if 0 < self._retained_bytes_max < standing.retained_bytes:
-                    await self._stop_reading()
-                    await self._give_up_slot()
-                    raise self._given_up(standing)
             except LegacyUnavailable:
                 continue  # the reading session notices that too, and mends it
             except ShadowError as error:
-                await self._stop_reading()
-                self._failure = error
-                self._arrived.set()
+                await self._fail(error)
                 return
+            self._retained_bytes = standing.retained_bytes
+            if 0 < self._retained_bytes_max < standing.retained_bytes:
+                await self._give_up(standing)
+                return
+
+    async def _give_up(self, standing: Standing) -> None:
+        """A slot that can't be dropped now is given up once the source has been opened again."""
+        await self._stop_reading()
+        try:
+            await self._give_up_slot()
+        except ShadowError as error:
+            await self._fail(error)
+        else:
+            await self._fail(self._given_up(standing))
+
+    async def _fail(self, error: ShadowError) -> None:
+        await self._stop_reading()
+        self._failure = error
+        self._arrived.set()
 
     def _given_up(self, standing: Standing) -> ChangesLost:
         kept, most = standing.retained_bytes >> 20, self._retained_bytes_max >> 20

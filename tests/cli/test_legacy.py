@@ -16,7 +16,7 @@ def traces(url: str) -> list[str]:
     with psycopg.connect(url) as connection:
         rows = connection.execute(
             "SELECT nspname::text FROM pg_namespace WHERE nspname = 'railswitch'"
-            " UNION ALL SELECT tgname::text FROM pg_trigger WHERE tgname LIKE 'railswitch%'"
+            " UNION ALL SELECT tgname::text FROM pg_trigger WHERE tgname LIKE '%railswitch%'"
             " UNION ALL SELECT pubname::text FROM pg_publication"
             " UNION ALL SELECT slot_name::text FROM pg_replication_slots"
             "           WHERE database = current_database()"
@@ -57,8 +57,25 @@ def test_what_polling_needs_is_put_in_when_it_is_asked_for_or_configured(
     assert ("railswitch.change_slots" in plain.out) == (changes == "poll")
     ran = railswitch("legacy", "install", *words, "--execute", "--config", str(file))
     assert ran.code == 0, ran.err
-    assert traces(legacy_database).count("railswitch_capture") == 4
+    found = traces(legacy_database)
+    assert (found.count("0_railswitch_capture"), found.count("railswitch_capture")) == (2, 2)
     assert railswitch("legacy", "uninstall", "--execute", "--config", str(file)).code == 0
+    assert traces(legacy_database) == []
+
+
+def test_uninstall_needs_no_role_with_replication_where_changes_are_polled(
+    tmp_path: Path, legacy_database: str
+) -> None:
+    file = write_config(tmp_path, legacy_database)
+    file.write_text(file.read_text().replace("[legacy]", '[legacy]\nchanges = "poll"', 1))
+    assert railswitch("legacy", "install", "--execute", "--config", str(file)).code == 0
+    with psycopg.connect(legacy_database, autocommit=True) as admin:
+        admin.execute("ALTER ROLE railswitch NOREPLICATION")
+        try:
+            ran = railswitch("legacy", "uninstall", "--execute", "--config", str(file))
+        finally:
+            admin.execute("ALTER ROLE railswitch REPLICATION")
+    assert ran.code == 0, ran.err
     assert traces(legacy_database) == []
 
 

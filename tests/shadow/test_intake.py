@@ -108,6 +108,33 @@ def test_a_marker_is_told_of_before_it_is_applied() -> None:
     asyncio.run(main())
 
 
+def test_losses_one_after_another_are_told_and_do_not_hurry(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def main() -> None:
+        rested = asyncio.Event()
+
+        async def rest(seconds: float) -> None:
+            rested.set()
+            await asyncio.Event().wait()
+
+        class Lost(Torrent):
+            async def open(self, expected_lsn: int = 0) -> None:
+                self.given += 1
+                raise ChangesLost("again", slot_lsn=0)
+
+        monkeypatch.setattr("shadow.intake.asyncio.sleep", rest)
+        stream = Lost()
+        waiting = intake(stream)
+        reading = asyncio.create_task(waiting.keep_reading(7))
+        await rested.wait()
+        assert stream.given == 3
+        assert waiting._recorder.trouble["changes"] == "again"
+        await cancelled([reading])
+
+    asyncio.run(main())
+
+
 def test_after_a_loss_no_snapshot_may_begin_until_the_next_slot_is_there() -> None:
     """What commits between the two would be in neither."""
 

@@ -86,6 +86,26 @@ def test_lost_changes_leave_a_mark_in_the_counts_and_load_again(control_database
     play(control_database, scenario)
 
 
+def test_a_slot_that_was_given_up_begins_behind_what_was_recorded(control_database: str) -> None:
+    async def scenario(world: World) -> None:
+        await shadow(world)
+        async with world.running():
+            await world.loaded()
+            await world.place(sell(100))
+            await world.settled(1)
+            world.slot.log.clear()
+            world.slot.confirmed = 0
+            world.slot.flows.clear()  # nothing new is read before the old watermark is confirmed
+            world.slot.failures.append(ChangesLost("given up", slot_lsn=0))
+            await world.loaded(run=2)
+            world.slot.flows.set()
+            await world.place(buy(100))
+            found = await world.settled(3)
+            assert (found.counts.matched, found.counts.uncomparable) == (2, 1)
+
+    play(control_database, scenario)
+
+
 def test_what_must_be_told_of_the_sources_is_in_the_status(control_database: str) -> None:
     async def scenario(world: World) -> None:
         await shadow(world)

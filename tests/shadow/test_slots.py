@@ -35,6 +35,7 @@ from shadow.errors import (
 )
 from shadow.legacy import source
 from shadow.legacy.changes import ChangeStream, create_slot, drop_slot
+from shadow.legacy.publication import Published
 from shadow.legacy.snapshot import write_mark
 from shadow.operation import (
     Mark,
@@ -151,6 +152,55 @@ def test_a_publication_younger_than_the_slot_has_lost_changes(legacy: str) -> No
         await create_slot(ours(legacy), SLOT)
         async with streaming(ours(legacy)):
             pass
+
+    run(main())
+
+
+def test_a_publication_that_left_updates_out_for_a_while_has_lost_changes(legacy: str) -> None:
+    """In this process, whatever the slot has come to; and in the next one."""
+
+    def change() -> None:
+        with application(legacy) as app:
+            app.execute("ALTER PUBLICATION railswitch SET (publish = 'insert')")
+            app.execute("ALTER PUBLICATION railswitch SET (publish = 'insert, update, delete')")
+
+    async def main() -> None:
+        published = Published()
+        async with streaming(ours(legacy), published=published):
+            pass
+        change()
+        for known in (published, None):
+            with pytest.raises(ChangesLost, match="publication railswitch was changed"):
+                async with streaming(ours(legacy), published=known):
+                    pass
+
+    run(main())
+
+
+def test_what_install_finds_as_it_must_be_is_not_changed(legacy: str) -> None:
+    async def main() -> None:
+        published = Published()
+        async with streaming(ours(legacy), published=published):
+            pass
+        install(legacy)
+        async with streaming(ours(legacy), published=published):
+            pass
+
+    run(main())
+
+
+def test_a_slot_beside_an_older_one_that_nobody_reads_can_be_read(legacy_database: str) -> None:
+    """The server lets it begin with that one's old view of the catalogue."""
+
+    async def main() -> None:
+        url = ours(legacy_database)
+        await create_slot(url, "forgotten")
+        install(legacy_database)
+        side = Streaming(legacy_database)
+        source = side.sources().changes()
+        await source.open()
+        await source.close()
+        await drop_slot(url, "forgotten")
 
     run(main())
 
