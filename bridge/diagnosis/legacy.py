@@ -18,7 +18,7 @@ from bridge.diagnosis import (
     legacy_tables,
     legacy_wal,
 )
-from bridge.diagnosis.asking import AREA, CREATE_ROLE, Legacy, one_line
+from bridge.diagnosis.asking import AREA, CREATE_ROLE, INSTALL, Legacy, one_line
 from bridge.diagnosis.finding import Finding
 from bridge.limits import CONNECT_S
 
@@ -59,5 +59,11 @@ def _guarded(check: Callable[[Legacy], Iterator[Finding]], legacy: Legacy) -> It
     name = check.__name__.removeprefix("_").replace("_", " ")
     try:
         yield from check(legacy)
+    except psycopg.errors.InsufficientPrivilege as error:
+        yield AREA.fail(
+            name, one_line(error), "not checked", f"first what `privileges` says: {INSTALL}"
+        )
     except psycopg.Error as error:
-        yield AREA.fail(name, one_line(error), "not checked", "see the message")
+        yield AREA.fail(
+            name, one_line(error), "not checked", "mend what it says, then doctor again"
+        )

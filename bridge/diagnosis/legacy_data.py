@@ -183,9 +183,8 @@ def _mapping(legacy: Legacy) -> Iterator[Finding]:
     try:
         found = asyncio.run(check(legacy.config, last=AUDIT_ORDERS_DOCTOR, statement_s=CONNECT_S))
     except (BridgeError, ShadowError) as error:
-        yield MAPPING.fail(
-            "rows", str(error), "the newest orders were not read", "`railswitch mapping check`"
-        )
+        next_step = "mend what it says, then `railswitch mapping check`"
+        yield MAPPING.fail("rows", str(error), "the newest orders were not read", next_step)
         return
     if not found.oddities:
         yield MAPPING.ok("rows", f"the last {found.orders} orders and {found.fills} fills add up")
