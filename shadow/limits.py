@@ -81,9 +81,7 @@ WRITERS_TOLD = 5  # of them in one line
 WRITERS_SEEN_TOLD = 10  # of all that were seen to write, the most active
 RECONNECT_BACKOFF_S_MIN = 0.1
 RECONNECT_BACKOFF_S_MAX = 2.0
-LOSSES_AT_ONCE_MAX = (
-    2  # a slot given up, and the new one that begins later; then something is wrong
-)
+LOSSES_AT_ONCE_MAX = 2  # a slot given up, and that its successor begins later; more are a loop
 CLOSE_S = 2.0  # for the server to take our last confirmed position
 
 # --- the comparison ------------------------------------------------------------------------------
