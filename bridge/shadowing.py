@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import datetime
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from bridge.config import KnownDifference, LegacyConfig
 from shadow.errors import ChangesLost, LegacyNotReady, LegacyUnavailable, SlotMissing
@@ -157,9 +157,11 @@ class LegacySnapshots:
         self._scales = scales
         self._adapter = adapter
 
-    async def open_orders(self, symbols: Sequence[str]) -> Snapshot:
+    async def open_orders(
+        self, symbols: Sequence[str], hold: Callable[[], None] = lambda: None
+    ) -> Snapshot:
         return await open_orders_at(
-            self._url, self._mapping, self._scales, symbols, adapter=self._adapter
+            self._url, self._mapping, self._scales, symbols, adapter=self._adapter, hold=hold
         )
 
     async def owners(self, order_ids: Sequence[int]) -> dict[int, tuple[str, int]]:
@@ -183,7 +185,9 @@ class PolledSnapshots(LegacySnapshots):
         super().__init__(url, mapping, scales, adapter)
         self._slot = slot
 
-    async def open_orders(self, symbols: Sequence[str]) -> Snapshot:
+    async def open_orders(
+        self, symbols: Sequence[str], hold: Callable[[], None] = lambda: None
+    ) -> Snapshot:
         return await polling.open_orders_at(
             self._url,
             self._slot,
@@ -191,6 +195,7 @@ class PolledSnapshots(LegacySnapshots):
             self._scales,
             list(symbols),
             adapter=self._adapter,
+            hold=hold,
         )
 
     async def write_mark(self, mark_id: str) -> None:

@@ -25,6 +25,7 @@ from engine.wire import (
 )
 
 Rows = npt.NDArray[Any]
+_LAST = int(EventFlag.LAST)  # arithmetic of flags costs more than all else of an event
 
 
 class Answer(NamedTuple):
@@ -209,7 +210,7 @@ class Unanswered:
         together: list[Event] = []
         for event in decode_events(events.tobytes()):
             together.append(event)
-            if event.flags & EventFlag.LAST:
+            if event.flags & _LAST:
                 call, index = self._calls.pop(event.ref, (None, 0))
                 # None: given up, or answered before the connection was lost.
                 if call is not None:

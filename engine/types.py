@@ -137,7 +137,7 @@ class EventFlag(IntFlag):
     LIVE = 2  # the instrument was live when the event happened
 
 
-class Command(msgspec.Struct, frozen=True, kw_only=True):
+class Command(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One decoded 64-byte command. The hot path never builds these: it moves whole batches of
     bytes. What each field means for each kind: docs/reference/engine-wire.md.
     """
@@ -161,7 +161,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     aux: int = 0
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True):
+class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One decoded 80-byte event. Its identity is (shard, seq, sub)."""
 
     kind: EventKind

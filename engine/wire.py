@@ -179,17 +179,37 @@ def encode_event(event: Event) -> bytes:
     )
 
 
+# A dictionary, for calling an enumeration costs several times as much as the rest of an event.
+_EVENT_KINDS = {int(one): one for one in EventKind}
+_REASONS = {int(one): one for one in Reason}
+
+
 def decode_events(data: bytes | memoryview) -> Iterator[Event]:
-    for kind, side, ord_type, tif, reason, flags, instrument, sub, seq, *rest in _EVENT.iter_unpack(
-        data
-    ):
-        ref, order_id, contra_id, price_ticks, qty_lots, leaves_lots, contra_leaves_lots = rest
+    """Raises ValueError on an unknown kind or reason."""
+    for (
+        kind,
+        side,
+        ord_type,
+        tif,
+        reason,
+        flags,
+        instrument,
+        sub,
+        seq,
+        ref,
+        order_id,
+        contra_id,
+        price_ticks,
+        qty_lots,
+        leaves_lots,
+        contra_leaves_lots,
+    ) in _EVENT.iter_unpack(data):
         yield Event(
-            kind=EventKind(kind),
+            kind=_EVENT_KINDS.get(kind) or EventKind(kind),
             side=side,
             ord_type=ord_type,
             tif=tif,
-            reason=Reason(reason),
+            reason=_REASONS[reason] if reason in _REASONS else Reason(reason),
             flags=flags,
             instrument=instrument,
             sub=sub,

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+
+import msgspec
 
 from shadow.feed import Feed, command_of, reference
 from shadow.instrument import Instrument
@@ -30,8 +31,11 @@ from shadow.recorder import Recorder
 from shadow.settle import Settler
 from shadow.work import Group, Held, Item, RefusedCancel, TxEntry
 
+_NOT_FED = (Touch, Unexplained)
+_JOINED = (Place, Cancel)  # those that a capture may tell of, or may have told of
 
-class Owner(NamedTuple):
+
+class Owner(msgspec.Struct, frozen=True, gc=False):
     symbol: str
     account: int
 
@@ -114,18 +118,17 @@ class Applier:
 
     def decide_refused_cancels(self, due: Iterable[Held], lsn: int) -> None:
         """A mark has come back: whatever the monolith had done to those orders has been read."""
-        groups: dict[str, Group] = {}
+        refused: dict[str, list[RefusedCancel]] = {}
         for held in due:
             owner = self._owners.get(held.told.order_id)
             instrument = self._instruments.get(owner.symbol) if owner is not None else None
             if owner is None or instrument is None or not instrument.is_compared:
                 self._settler.release(held)
                 continue
-            group = groups.get(owner.symbol)
-            if group is None:
-                group = groups[owner.symbol] = Group(instrument.run, lsn, None)
-                instrument.waiting.append(group)
-            group.refused.append(RefusedCancel(held, owner.account))
+            if owner.symbol not in refused:
+                own = refused[owner.symbol] = []
+                instrument.waiting.append(Group(instrument.run, lsn, None, refused=own))
+            refused[owner.symbol].append(RefusedCancel(held, owner.account))
             instrument.queued += 1
 
     def symbol_of(self, order_id: int) -> str:
@@ -175,7 +178,7 @@ class Applier:
         item = self._item(operation, tx.xid)
         group.items.append(item)
         instrument.queued += 1
-        if isinstance(operation, Touch | Unexplained):
+        if isinstance(operation, _NOT_FED):
             item.is_answered = True
             return
         order = operation.order
@@ -211,7 +214,7 @@ class Applier:
         """What its capture has been joined with, if it has been expected. What was under way when
         the instrument was loaded is nobody's request.
         """
-        if isinstance(operation, Place | Cancel):
+        if self._coming and isinstance(operation, _JOINED):
             item = self._coming.pop(_key(operation), None)
             if item is not None:
                 item.operation = operation

@@ -1,7 +1,8 @@
 """Loads and book checks: whatever needs the monolith's open orders at an exact position.
 
-While the snapshot is read nothing is fed, so that its position lies ahead of the engine's book. A
-load happens there and then; a check waits until everything before the position has been applied.
+From before a snapshot's position is taken until it has been read nothing is fed, so that the
+position lies ahead of the engine's book. A load happens there and then; a check waits until
+everything before the position has been applied.
 """
 
 from __future__ import annotations
@@ -74,6 +75,7 @@ class Books:
         self._loaded = loaded
         self._news = news
         self._reading: asyncio.Task[OpenOrders] | None = None
+        self._is_held = False
         self._deadline_ns = 0
         self._loads: list[Instrument] = []
         self._checks: list[Instrument] = []
@@ -81,9 +83,9 @@ class Books:
         self._next_check_ns = 0
 
     @property
-    def is_reading(self) -> bool:
+    def is_holding(self) -> bool:
         """Nothing may be fed now."""
-        return self._reading is not None
+        return self._is_held and self._reading is not None
 
     def due_at(self, commit_lsn: int) -> bool:
         """The books must be compared before a transaction at this position is applied."""
@@ -171,8 +173,12 @@ class Books:
             self._next_check_ns = now + int(BOOK_CHECK_S * _S)
         symbols = [one.symbol for one in (*self._loads, *self._checks)]
         self._deadline_ns = now + int((SNAPSHOT_S if loads else BOOK_CHECK_SNAPSHOT_S) * _S)
-        self._reading = asyncio.ensure_future(self._snapshots.open_orders(symbols))
+        self._is_held = False
+        self._reading = asyncio.ensure_future(self._snapshots.open_orders(symbols, self._hold))
         self._reading.add_done_callback(lambda _: self._news())
+
+    def _hold(self) -> None:
+        self._is_held = True
 
     def _failed(self, error: BaseException, loads: Sequence[Instrument]) -> None:
         if not isinstance(error, ShadowError):

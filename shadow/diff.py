@@ -27,7 +27,7 @@ _ROUNDED_TO = (10, 100)
 _ROUNDING_SHARE = 100
 
 
-class Fill(msgspec.Struct, frozen=True):
+class Fill(msgspec.Struct, frozen=True, gc=False):
     """One fill as either side has it, seen from the order that came in."""
 
     maker: int  # the order that it met, however the monolith books the two
@@ -88,13 +88,16 @@ def compare_place(
     if Status.REJECTED in (legacy.status, outcome.status):
         return _one_rejected(legacy.status, outcome)
     fills = _met_by(place)
-    found = [
-        *_compare_fills(fills, outcome.fills),
-        *_compare_booking(place, fills, rule),
-        *_compare_taker(legacy, legacy.qty_lots or ordered_lots(place.order), fills, outcome),
-        *_compare_makers(place.after, fills, outcome),
-    ]
-    return _ranked(found)
+    ordered = legacy.qty_lots or ordered_lots(place.order)
+    found = list(_compare_taker(legacy, ordered, fills, outcome))
+    if fills or outcome.fills:
+        found = [
+            *_compare_fills(fills, outcome.fills),
+            *_compare_booking(place, fills, rule),
+            *found,
+            *_compare_makers(place.after, fills, outcome),
+        ]
+    return _ranked(found) if found else ()
 
 
 def compare_cancel(cancel: Cancel, events: Sequence[Event]) -> tuple[Difference, ...]:
@@ -173,7 +176,9 @@ def engine_view(events: Sequence[Event]) -> dict[str, Any]:
 
 def _with_cut(outcome: Outcome, place: Place) -> Outcome:
     """What the funds of a market buy did not pay for is canceled."""
-    if outcome.reason is not Reason.NONE or not 0 < place.cut_lots < ordered_lots(place.order):
+    if not place.cut_lots or outcome.reason is not Reason.NONE:
+        return outcome
+    if not 0 < place.cut_lots < ordered_lots(place.order):
         return outcome
     leaves_lots = outcome.leaves_lots + place.cut_lots
     return msgspec.structs.replace(outcome, leaves_lots=leaves_lots, status=Status.CANCELED)
@@ -339,10 +344,10 @@ def _compare_makers(
             yield _statuses(what, image.status, status)
 
 
-def _met(fills: Iterable[Fill]) -> Counter[int]:
-    met: Counter[int] = Counter()
+def _met(fills: Iterable[Fill]) -> dict[int, int]:
+    met: dict[int, int] = {}
     for fill in fills:
-        met[fill.maker] += fill.qty_lots
+        met[fill.maker] = met.get(fill.maker, 0) + fill.qty_lots
     return met
 
 

@@ -16,7 +16,15 @@ import msgspec
 from engine.errors import EngineUnavailable, OutcomeUnknown
 from engine.types import Command, CommandKind, OrderType, TimeInForce
 from shadow.limits import FEED_RETRY_S, FEED_TIMEOUT_S
-from shadow.operation import Cancel, OrderImage, Place, Requeue, open_lots, ordered_lots
+from shadow.operation import (
+    Cancel,
+    OrderImage,
+    Place,
+    Requeue,
+    Unexplained,
+    open_lots,
+    ordered_lots,
+)
 from shadow.ports import Answered, Engine
 from shadow.work import Item
 
@@ -124,6 +132,15 @@ class Feed:
         self.flush()
         while not self._idle.is_set():
             await self._idle.wait()
+
+    def unanswered_since_ns(self, symbol: str) -> int | None:
+        """When the oldest operation of the instrument was read that has no answer yet."""
+        for items in (*self._under_way, self._items):
+            for item in items:
+                operation = item.operation
+                if not isinstance(operation, Unexplained) and operation.order.symbol == symbol:
+                    return item.read_ns
+        return None
 
     def unanswered_for_ns(self) -> int:
         """How long the oldest command has been under way; 0 when none is."""

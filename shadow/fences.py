@@ -13,7 +13,13 @@ from engine.errors import EngineUnavailable, QueryRefused
 from shadow.errors import StoreUnavailable
 from shadow.feed import Feed
 from shadow.instrument import Instrument, Run
-from shadow.limits import CAPTURE_GRACE_AT_MARKER_S, FEED_RETRY_S, STORE_RETRY_S, TURN_S
+from shadow.limits import (
+    CAPTURE_GRACE_AT_MARKER_S,
+    FEED_RETRY_S,
+    OPERATIONS_PENDING_MAX,
+    STORE_RETRY_S,
+    TURN_S,
+)
 from shadow.mirror import Mirror
 from shadow.operation import Marker
 from shadow.ports import Book, Clock, Engine
@@ -74,7 +80,7 @@ class Fences:
         grace_ns = int(CAPTURE_GRACE_AT_MARKER_S * 1e9)
         instrument.hurry_at_ns = self._clock.mono_ns() + grace_ns
         while True:
-            self._settler.advance(instrument)
+            self._settler.advance(instrument, OPERATIONS_PENDING_MAX)
             if not instrument.waiting or self._feed.failure is not None:
                 break
             self._wake.clear()

@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 
+import msgspec
+
 from shadow.captures import Gap
 from shadow.instrument import Run
 from shadow.limits import GAP_CLAIM_S
@@ -29,17 +31,14 @@ class _Lost:
         entry.open += 1
 
 
-class Dark:
+class Dark(msgspec.Struct, eq=False, gc=False):
     """An operation that agreed and was called dark, which later news may correct."""
 
-    __slots__ = ("account", "at_ns", "is_corrected", "run", "writer")
-
-    def __init__(self, run: Run, at_ns: int, account: int, writer: Writer | None) -> None:
-        self.run = run
-        self.at_ns = at_ns  # monotonic
-        self.account = account
-        self.writer = writer  # None: nobody has seen it
-        self.is_corrected = False
+    run: Run
+    at_ns: int  # monotonic
+    account: int
+    writer: Writer | None  # None: nobody has seen it
+    is_corrected: bool = False
 
 
 class Claims:

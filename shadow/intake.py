@@ -89,10 +89,11 @@ class Intake:
         self._waiting.append(arrived)
         self._weight += _weight(arrived)
         self._news()
-        if isinstance(arrived, LegacyTransaction) and any(
-            isinstance(change, Marker) for change in arrived.changes
-        ):
-            self._marker_came()
+        if isinstance(arrived, LegacyTransaction):
+            for change in arrived.changes:
+                if isinstance(change, Marker):
+                    self._marker_came()
+                    break
 
 
 def _weight(arrived: Arrived) -> int:

@@ -18,8 +18,8 @@ from shadow.limits import CAPTURES_HELD_MAX, SETTLED_KEPT_MAX
 from shadow.operation import Cancel, Operation, OrderImage, Place, ordered_lots
 from shadow.work import Held, Item
 
-_Key = tuple[bool, int]  # cancel?, order id
-_NAMED = {Kind.PLACED: False, Kind.CANCELED: True}
+_Key = int  # of an order's Place, or of its Cancel: see `_key_of`
+_IS_CANCEL = {Kind.PLACED: False, Kind.CANCELED: True}
 
 
 class Late(NamedTuple):
@@ -60,8 +60,9 @@ class Joins:
     def add(self, held: Held) -> Late | None:
         """A capture that has been read. None: it is kept, or has found its operation."""
         told = held.told
-        if told.kind in _NAMED:
-            return self._add_named((_NAMED[told.kind], told.order_id), held)
+        is_cancel = _IS_CANCEL.get(told.kind)
+        if is_cancel is not None:
+            return self._add_named(_key_of(told.order_id, is_cancel=is_cancel), held)
         self.waiting += 1
         if told.kind is Kind.CANCEL_REFUSED:
             self._refused_cancels.append(held)
@@ -96,7 +97,7 @@ class Joins:
         if key is None:
             return None
         self._items.pop(key, None)
-        wish = _wish(item.operation, scale)
+        wish = _wish(item.operation, scale) if self._unanswered else 0
         waiting = self._unanswered.get(wish)
         if waiting is None:
             item.held = self._of_all(item.operation)
@@ -218,10 +219,15 @@ def _is_over(held: Held, generation: int, read_before_ns: int) -> bool:
 
 def _key(operation: Operation) -> _Key | None:
     if isinstance(operation, Place):
-        return False, operation.order.order_id
+        return _key_of(operation.order.order_id, is_cancel=False)
     if isinstance(operation, Cancel):
-        return True, operation.order.order_id
+        return _key_of(operation.order.order_id, is_cancel=True)
     return None
+
+
+def _key_of(order_id: int, *, is_cancel: bool) -> _Key:
+    """A number, for 100,000 pairs would be as many objects for the garbage collector to look at."""
+    return order_id << 1 | is_cancel
 
 
 def _wish(operation: Operation, scale: Scale) -> Wish | int:

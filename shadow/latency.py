@@ -36,9 +36,9 @@ def empty() -> HdrHistogram:
     return HdrHistogram(1, LATENCY_US_MAX, _DIGITS)
 
 
-def record(histogram: HdrHistogram, elapsed_ns: int) -> None:
+def record(histogram: HdrHistogram, elapsed_ns: int, count: int = 1) -> None:
     """Under a microsecond counts as one, over a minute as a minute."""
-    histogram.record_value(min(max(elapsed_ns // 1000, 1), LATENCY_US_MAX))
+    histogram.record_value(min(max(elapsed_ns // 1000, 1), LATENCY_US_MAX), count)
 
 
 def encode(histogram: HdrHistogram) -> str:

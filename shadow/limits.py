@@ -88,6 +88,7 @@ CLOSE_S = 2.0  # for the server to take our last confirmed position
 CHANGES_WAITING_MAX = 50_000  # read from the stream and not applied; then the stream waits
 OPERATIONS_PENDING_MAX = 20_000  # applied and not judged, about 2 kB each; then the stream waits
 TURN_TRANSACTIONS_MAX = 256  # applied in one go, and sent to the engine as one batch
+TURN_SETTLED_MAX = 64  # transactions judged in one go: about 1 ms, for which what is read waits
 COMMANDS_IN_FLIGHT_MAX = 4_096  # fed and not answered; a batch of the gateway holds fewer
 FEED_TIMEOUT_S = 7 * 24 * 3600.0  # the client sends again by itself; giving up would lose the order
 FEED_RETRY_S = 0.5
@@ -127,8 +128,9 @@ OWNERS_KEPT_MAX = 200_000  # orders whose instrument and account are remembered 
 assert CAPTURE_GRACE_AT_MARKER_S < CAPTURE_GRACE_S < ANSWERED_UNWRITTEN_S < GAP_CLAIM_S
 assert CAPTURE_GRACE_S < CAPTURES_STUCK_S
 
-# Objects made since the last look, and looks at the young before the older ones: a look at 50,000
-# takes some milliseconds, and the oldest are looked at after a hundred million.
+# Objects made since the last look, and looks at the young before the older ones. A look at 50,000
+# takes 50 ms while both cores are busy: as few as can be, of what lives for a second, are looked at
+# at all (`work`). The oldest are looked at after a hundred million.
 GARBAGE_THRESHOLDS = (50_000, 20, 100)
 
 # Watermarks and verdicts.
@@ -175,6 +177,7 @@ FLOAT_ZEROS_MAX = 3  # and one with more zeros behind the point
 # Reading what was recorded.
 LATENCY_WINDOWS_MAX = 60  # minutes that the evidence's latencies are taken from: the newest
 LATENCY_WINDOWS_OPEN_MAX = 200  # kept in memory while their minute lasts, 140 kB each
+LATENCY_SAMPLES_MAX = 1_000  # different ones, counted before they go into their histograms
 LATENCY_US_MAX = 60_000_000  # longer ones are counted as this
 EVIDENCE_ROOTS_MAX = 5
 REPORT_RUNS_MAX = 50

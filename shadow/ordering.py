@@ -39,6 +39,9 @@ def operations(tx: LegacyTransaction) -> list[Operation]:
     """In the order in which they must be fed. Empty for our own write-back and for markers."""
     if tx.ours:
         return []
+    if len(tx.changes) == 1 and isinstance(tx.changes[0], OrderInserted):
+        order = tx.changes[0].order  # the most frequent transaction, without what others need
+        return [_place_of(order, (), (order,))]
     rows = _Rows(tx.changes)
     found = [*rows.places(), *rows.others()]
     if rows.unreadable:
@@ -115,13 +118,7 @@ class _Rows:
     ) -> Operation:
         if order.order_id in self.deleted:
             return _unexplained(order, "it was written and deleted in one transaction")
-        if after[0].status is Status.PENDING:
-            return _unexplained(
-                order,
-                "it was not handled in the transaction that wrote it: the monolith matches "
-                "asynchronously, which is not supported",
-            )
-        return Place(order=as_ordered(order, after[0], fills), fills=fills, after=after)
+        return _place_of(order, fills, after)
 
     def others(self) -> Iterable[_Placed]:
         """Orders that were there before: canceled, filled as a taker, written again, deleted."""
@@ -138,6 +135,18 @@ class _Rows:
             if order_id not in self.inserted:
                 reason = "its row was deleted"
                 yield position, Unexplained(symbol="", order_id=order_id, reason=reason)
+
+
+def _place_of(
+    order: OrderImage, fills: tuple[LegacyFill, ...], after: tuple[OrderImage, ...]
+) -> Operation:
+    if after[0].status is Status.PENDING:
+        return _unexplained(
+            order,
+            "it was not handled in the transaction that wrote it: the monolith matches "
+            "asynchronously, which is not supported",
+        )
+    return Place(order=as_ordered(order, after[0], fills), fills=fills, after=after)
 
 
 def _alone(order: OrderImage) -> Operation:

@@ -47,6 +47,7 @@ from shadow.limits import (
     STOP_S,
     STORE_RETRY_S,
     TURN_S,
+    TURN_SETTLED_MAX,
     TURN_TRANSACTIONS_MAX,
     UNANSWERED_S,
 )
@@ -288,19 +289,26 @@ class Pipeline:
                 self._follow_stages()
             await self._books.turn(may_begin=self._may_begin_snapshot())
             applied = 0
-            if not self._books.is_reading:
+            if not self._books.is_holding:
                 applied = await self._apply_some()
             self._feed.flush()
             if self._feed.failure is not None:
                 raise self._feed.failure
-            for instrument in self._instruments.values():
-                if instrument.waiting:
-                    self._settler.advance(instrument)
+            is_all = self._settle_some()
             self._settle_lost()
-            if applied:
+            if applied or not is_all:
                 await asyncio.sleep(0)
             else:
                 await self._rest()
+
+    def _settle_some(self) -> bool:
+        """A few at a time, for many become ready at once. True when nothing more is ready."""
+        waiting = [one for one in self._instruments.values() if one.waiting]
+        most = max(1, TURN_SETTLED_MAX // max(1, len(waiting)))
+        is_all = True
+        for one in waiting:
+            is_all = self._settler.advance(one, most) and is_all
+        return is_all
 
     async def _rest(self) -> None:
         with contextlib.suppress(TimeoutError):
@@ -313,6 +321,8 @@ class Pipeline:
         pending = sum(one.queued for one in self._instruments.values())
         room = min(OPERATIONS_PENDING_MAX - pending, COMMANDS_IN_FLIGHT_MAX - self._feed.in_flight)
         while self._intake and applied < min(room, TURN_TRANSACTIONS_MAX):
+            if self._books.is_holding:  # since the transaction before
+                break
             arrived = self._intake.take()
             applied += 1
             if isinstance(arrived, ChangesLost):
@@ -456,15 +466,7 @@ class Pipeline:
         lag_ns = self._marks.lag_ns()
         if lag_ns is None:
             return None
-        oldest = next(
-            (
-                item.read_ns
-                for group in instrument.waiting
-                for item in group.items
-                if not item.is_answered
-            ),
-            None,
-        )
-        if oldest is not None:
-            lag_ns = max(lag_ns, self._clock.mono_ns() - oldest)
+        oldest_ns = self._feed.unanswered_since_ns(instrument.symbol)
+        if oldest_ns is not None:
+            lag_ns = max(lag_ns, self._clock.mono_ns() - oldest_ns)
         return lag_ns / 1e6

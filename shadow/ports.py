@@ -47,7 +47,8 @@ class OpenOrders(Protocol):
 class Snapshots(Protocol):
     """The monolith's database, asked directly. Raises ShadowErrors."""
 
-    async def open_orders(self, symbols: Sequence[str]) -> OpenOrders: ...
+    async def open_orders(self, symbols: Sequence[str], hold: Callable[[], None]) -> OpenOrders:
+        """Calls `hold` before it takes the position: what has been read by then lies before it."""
 
     async def owners(self, order_ids: Sequence[int]) -> Mapping[int, tuple[str, int]]:
         """(symbol, account) of those orders that exist, open or not."""

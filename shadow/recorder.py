@@ -24,6 +24,7 @@ from shadow.limits import (
     FLUSH_S,
     FLUSH_VERDICTS,
     HEARTBEAT_S,
+    LATENCY_SAMPLES_MAX,
     STORE_RETRY_S,
     VERDICTS_STORED_MAX,
 )
@@ -77,6 +78,10 @@ class Recorder:
         self._recorded = asyncio.Condition()
         self._latencies_at_ns = 0
         self._heartbeat_at_ns = 0
+        # What was counted into last, for the next is mostly the same: (run, minute), and its tally.
+        self._tallied: tuple[Run | None, int, Tally] = (None, 0, Tally())
+        # Samples that are not in their histogram yet: those of one batch are all the same.
+        self._samples: dict[tuple[Run, Side, int, int], int] = {}
 
     # --- what comes in
 
@@ -169,7 +174,10 @@ class Recorder:
 
     def latency(self, run: Run, side: Side, elapsed_ns: int) -> None:
         minute_s = latency.minute_of(self._clock.wall_ns())
-        latency.record(self._histogram(Window(run.symbol, run.number, side, minute_s)), elapsed_ns)
+        key = (run, side, minute_s, elapsed_ns)
+        self._samples[key] = self._samples.get(key, 0) + 1
+        if len(self._samples) >= LATENCY_SAMPLES_MAX:
+            self._add_samples()
 
     # --- what goes out
 
@@ -232,8 +240,10 @@ class Recorder:
         """Everything up to now; None when there is no news."""
         now = self._clock.mono_ns()
         self._advance()
+        self._add_samples()
         beat = now - self._heartbeat_at_ns >= HEARTBEAT_S * 1e9
         batch, self._next = self._next, Batch(position=self._position)
+        self._tallied = (None, 0, Tally())
         if now - self._latencies_at_ns < HEARTBEAT_S * 1e9:
             self._next.latencies, batch.latencies = batch.latencies, {}
         else:
@@ -276,7 +286,15 @@ class Recorder:
                 tally.gaps += lost
 
     def _tally(self, run: Run) -> Tally:
-        key = CountKey(run.symbol, run.number, latency.minute_of(self._clock.wall_ns()))
+        minute_s = latency.minute_of(self._clock.wall_ns())
+        newest, newest_minute_s, tally = self._tallied
+        if newest is run and newest_minute_s == minute_s:
+            return tally
+        self._tallied = run, minute_s, self._tally_of(run, minute_s)
+        return self._tallied[2]
+
+    def _tally_of(self, run: Run, minute_s: int) -> Tally:
+        key = CountKey(run.symbol, run.number, minute_s)
         tally = self._next.tallies.get(key)
         if tally is None:
             tally = self._next.tallies[key] = Tally()
@@ -288,6 +306,12 @@ class Recorder:
         if writer is not None and operations:
             key = DarkKey(run.symbol, run.number, writer)
             self._next.dark[key] = self._next.dark.get(key, 0) + operations
+
+    def _add_samples(self) -> None:
+        for (run, side, minute_s, elapsed_ns), count in self._samples.items():
+            histogram = self._histogram(Window(run.symbol, run.number, side, minute_s))
+            latency.record(histogram, elapsed_ns, count)
+        self._samples.clear()
 
     def _histogram(self, window: Window) -> HdrHistogram:
         histogram = self._next.latencies.get(window)

@@ -67,10 +67,12 @@ class Settler:
         self._diverged = diverged
         self._judged = judged
 
-    def advance(self, instrument: Instrument) -> None:
-        """Judges what can be judged, in the order in which it was fed."""
+    def advance(self, instrument: Instrument, groups_max: int) -> bool:
+        """Judges what can be judged, in the order in which it was fed; True when that was all."""
         waiting = instrument.waiting
-        while waiting and all(self._is_ready(instrument, item) for item in waiting[0].items):
+        for _ in range(groups_max):
+            if not waiting or not all(self._is_ready(instrument, one) for one in waiting[0].items):
+                return True
             group = waiting.popleft()
             instrument.queued -= len(group.items) + len(group.refused)
             for item in group.items:
@@ -84,6 +86,7 @@ class Settler:
                 instrument.applied_lsn = group.lsn
                 self._judged(instrument.symbol, group.lsn)
             instrument.is_changed = True
+        return False
 
     def refused_place(self, instrument: Instrument, held: Held) -> None:
         """Decided by the capture alone."""

@@ -1,9 +1,15 @@
-"""What is on its way through the comparison: mutable, of one loop, and bounded in number."""
+"""What is on its way through the comparison: mutable, of one loop, and bounded in number.
+
+What there is of every operation is `gc=False`: nothing in it leads back to it, and a look of the
+garbage collector at all that waits for a second would keep commands waiting for a tenth of one.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from engine.types import Event
 from shadow.book_check import BookCheck
@@ -17,14 +23,11 @@ if TYPE_CHECKING:
     from shadow.instrument import Run
 
 
-class TxEntry:
+class TxEntry(msgspec.Struct, eq=False, gc=False):
     """A transaction that has been read, until everything before it is recorded."""
 
-    __slots__ = ("end_lsn", "open_groups")
-
-    def __init__(self, end_lsn: int) -> None:
-        self.end_lsn = end_lsn
-        self.open_groups = 0
+    end_lsn: int
+    open_groups: int = 0
 
 
 class StreamEntry:
@@ -40,54 +43,38 @@ class StreamEntry:
         self.lost: list[tuple[Run, int]] = []  # gaps to count together with its id
 
 
-class Held:
+class Held(msgspec.Struct, eq=False, gc=False):
     """What a capture told of one order, until its operation or the next mark comes, or its time has
     run out.
     """
 
-    __slots__ = ("entry", "generation", "read_ns", "told")
+    told: Told
+    entry: StreamEntry
+    generation: int  # newest mark that may have been written before it was read
+    read_ns: int  # monotonic
 
-    def __init__(self, told: Told, entry: StreamEntry, generation: int, read_ns: int) -> None:
-        self.told = told
-        self.entry = entry
-        self.generation = generation  # newest mark that may have been written before it was read
-        self.read_ns = read_ns  # monotonic
-        entry.open += 1
+    def __post_init__(self) -> None:
+        self.entry.open += 1
 
     @property
     def capture(self) -> Capture:
         return self.told.capture
 
 
-class Item:
+class Item(msgspec.Struct, eq=False, gc=False):
     """One operation between its transaction and its verdict."""
 
-    __slots__ = (
-        "answered_ns",
-        "at_ns",
-        "events",
-        "held",
-        "is_answered",
-        "operation",
-        "read_ns",
-        "sent_ns",
-        "seq",
-        "waits_for_capture",
-        "xid",
-    )
-
-    def __init__(self, operation: Operation, read_ns: int, xid: int = 0) -> None:
-        self.operation = operation
-        self.xid = xid  # of the transaction that wrote it
-        self.read_ns = read_ns  # monotonic, like the next two
-        self.sent_ns = 0
-        self.answered_ns = 0
-        self.seq = 0
-        self.at_ns = 0  # the engine's clock
-        self.events: Sequence[Event] = ()
-        self.is_answered = False
-        self.held: Held | None = None
-        self.waits_for_capture = False
+    operation: Operation
+    read_ns: int  # monotonic, like `sent_ns` and `answered_ns`
+    xid: int = 0  # of the transaction that wrote it
+    sent_ns: int = 0
+    answered_ns: int = 0
+    seq: int = 0
+    at_ns: int = 0  # the engine's clock
+    events: Sequence[Event] = ()
+    is_answered: bool = False
+    held: Held | None = None
+    waits_for_capture: bool = False
 
 
 class RefusedCancel:
@@ -111,22 +98,21 @@ class CheckedBook:
         self.at_ns = at_ns  # wall clock
 
 
-class Group:
+class Group(msgspec.Struct, eq=False, gc=False):
     """What one transaction did with one instrument, or what a mark or a snapshot made decidable;
     judged as a whole, in its turn.
     """
 
-    __slots__ = ("book", "items", "lsn", "refused", "run", "tx")
+    run: Run
+    lsn: int
+    tx: TxEntry | None
+    items: list[Item] = []
+    refused: Sequence[RefusedCancel] = ()
+    book: CheckedBook | None = None
 
-    def __init__(self, run: Run, lsn: int, tx: TxEntry | None) -> None:
-        self.run = run
-        self.lsn = lsn
-        self.tx = tx
-        self.items: list[Item] = []
-        self.refused: list[RefusedCancel] = []
-        self.book: CheckedBook | None = None
-        if tx is not None:
-            tx.open_groups += 1
+    def __post_init__(self) -> None:
+        if self.tx is not None:
+            self.tx.open_groups += 1
 
 
 class Settled:

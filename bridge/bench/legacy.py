@@ -43,6 +43,7 @@ from shadow.store import Store
 WAITING_CHANGES_MAX = 200_000  # written before they are read: about 100 MB of log
 PACED_CHANGES_MAX = 100_000
 DEADLINE_S = 3600.0
+JUDGED_S = 3.0  # orders without a capture are judged a second later: no part of what comes next
 LATENCY_US_MAX = 60_000_000
 SAMPLE_CHANGES = 20_000  # from one look at the memory to the next
 SETTLED_SHARE = 0.2  # of the changes: then whatever grows once has grown
@@ -91,7 +92,9 @@ async def run(
 
 def _place(directory: Path) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
-    return Path(tempfile.mkdtemp(prefix="bench-legacy-", dir=directory))
+    place = Path(tempfile.mkdtemp(prefix="bench-legacy-", dir=directory))
+    place.chmod(0o711)  # else PostgreSQL, which does not run as root, puts its data elsewhere
+    return place
 
 
 def _legacy(monolith: Monolith, way: str) -> LegacyConfig:
@@ -183,17 +186,24 @@ async def _piped(
         async with _shadow(store_url, monolith, feed, load):
             await feed.answered(commands)
             elapsed_s = time.perf_counter() - began
-            feed.latencies.reset()
+            await asyncio.sleep(JUDGED_S)
+            feed.reset()
             paced = min(waiting, PACED_CHANGES_MAX)
+            began = time.perf_counter()
             later = await monolith.trade(paced, changes_per_s=changes_rate)
+            achieved = later / (time.perf_counter() - began)
             await feed.answered(commands + later // CHANGES_PER_PAIR * COMMITS_PER_PAIR)
     finally:
         for client in (control, feed.client, load):
             await client.close()
     return {
         "pipeline": {"changes": written, "changes_per_s": round(written / elapsed_s)},
-        "paced": {"changes": later, "changes_per_s": changes_rate},
-        "commit_to_command_us": quantiles(feed.latencies),
+        "paced": {
+            "changes": later,
+            "changes_per_s": changes_rate,
+            "achieved_per_s": round(achieved),
+        },
+        "commit_to_command_us": quantiles(feed.latencies()),
     }
 
 
@@ -202,8 +212,8 @@ class _Timed:
 
     def __init__(self, client: EngineClient) -> None:
         self.client = client
-        self.latencies = HdrHistogram(1, LATENCY_US_MAX, 3)
         self.committed_us: dict[int, int] = {}  # by commit_lsn
+        self._elapsed_us: list[int] = []  # a histogram would take longer than the sending does
         self._answered = 0
         self._news = asyncio.Event()
 
@@ -212,7 +222,7 @@ class _Timed:
         for command in commands:
             committed_us = self.committed_us.get(command.ref >> 16)
             if committed_us is not None:
-                self.latencies.record_value(min(max(now_us - committed_us, 1), LATENCY_US_MAX))
+                self._elapsed_us.append(now_us - committed_us)
         answers = await self.client.send(commands, timeout_s=timeout_s)
         self._answered += len(answers)
         self._news.set()
@@ -220,6 +230,16 @@ class _Timed:
 
     async def book(self, instrument: int) -> Book:
         return await self.client.book(instrument)
+
+    def reset(self) -> None:
+        self._elapsed_us.clear()
+
+    def latencies(self) -> HdrHistogram:
+        """Of the commands since the last reset."""
+        histogram = HdrHistogram(1, LATENCY_US_MAX, 3)
+        for elapsed_us in self._elapsed_us:
+            histogram.record_value(min(max(elapsed_us, 1), LATENCY_US_MAX))
+        return histogram
 
     async def answered(self, commands: int) -> None:
         """Until so many have been, in all."""

@@ -59,6 +59,7 @@ MESSAGE_PREFIX = "railswitch"  # of pg_logical_emit_message, for our own message
 
 _Texts = dict[str, str | None]
 _RowMessage = TypeVar("_RowMessage", Insert, Update, Delete)
+_TOAST = Unchanged.TOAST  # looked at for every value: a member costs more than the value
 _FULL = " (ALTER TABLE … REPLICA IDENTITY FULL would show which)"
 
 
@@ -191,15 +192,14 @@ class Assembler:
         ]
 
     def _add(self, change: Change) -> None:
-        symbol = _symbol_of(change)
         if self._overflow:
-            self._overflow.add(symbol)
+            self._overflow.add(_symbol_of(change))
             self.ignored.rows_dropped += 1
         elif len(self._changes) < self._changes_max:
             self._changes.append(change)
         else:
             rows = [one for one in self._changes if not isinstance(one, Marker | Mark)]
-            self._overflow = {symbol, *(_symbol_of(one) for one in rows)}
+            self._overflow = {_symbol_of(one) for one in (change, *rows)}
             self.ignored.rows_dropped += 1 + len(rows)
             self._changes = [one for one in self._changes if isinstance(one, Marker | Mark)]
 
@@ -430,6 +430,6 @@ def _texts(table: _Table, row: Row) -> _Texts:
         value = row[at]
         if value is None:
             texts[name] = None
-        elif value is not Unchanged.TOAST:
-            texts[name] = str(value, "utf-8", "replace")
+        elif value is not _TOAST:
+            texts[name] = value.decode("utf-8", "replace")
     return texts

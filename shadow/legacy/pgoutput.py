@@ -109,6 +109,12 @@ def decode(data: bytes) -> Message:
             return _insert(data)
         if kind == 0x55:  # U
             return _update(data)
+        if kind == 0x42:  # B
+            lsn, time_us, xid = _BEGIN.unpack_from(data, 1)
+            return Begin(lsn, time_us + POSTGRES_EPOCH_US, xid)
+        if kind == 0x43:  # C
+            lsn, end_lsn, time_us = _COMMIT.unpack_from(data, 1)
+            return Commit(lsn, end_lsn, time_us + POSTGRES_EPOCH_US)
         return _decode_rarer(kind, data)
     except (struct.error, IndexError, ValueError) as error:
         raise UndecodableChange(f"message {data[:16]!r}… of the change stream: {error}") from error
@@ -116,12 +122,6 @@ def decode(data: bytes) -> Message:
 
 def _decode_rarer(kind: int, data: bytes) -> Message:
     match chr(kind):
-        case "B":
-            lsn, time_us, xid = _BEGIN.unpack_from(data, 1)
-            return Begin(lsn, time_us + POSTGRES_EPOCH_US, xid)
-        case "C":
-            lsn, end_lsn, time_us = _COMMIT.unpack_from(data, 1)
-            return Commit(lsn, end_lsn, time_us + POSTGRES_EPOCH_US)
         case "R":
             return _relation(data)
         case "D":

@@ -9,7 +9,7 @@ that of their last rows: docs/operating/changes.md says when that is another one
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from collections.abc import Mapping as Scales
 from typing import Any
 
@@ -274,6 +274,7 @@ async def open_orders_at(
     symbols: list[str],
     *,
     adapter: Adapted = PLAIN,
+    hold: Callable[[], None] = lambda: None,
 ) -> Snapshot:
     """As `snapshot.open_orders_at`: a window of the slot ends with the snapshot that is read.
 
@@ -285,6 +286,7 @@ async def open_orders_at(
             await exporter.execute(f"SET statement_timeout = {int(POLL_QUERY_S * 1000)}")
             await exporter.execute(f"SET lock_timeout = {int(SLOT_CREATE_S * 1000)}")
             times = await keeps_commit_times(exporter)
+            hold()
             await exporter.execute(lock("pg_advisory_lock", slot))
             await exporter.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
             await exporter.execute(find(slot, commit_times=times))

@@ -81,14 +81,19 @@ class Session:
             while len(taken) < most:
                 size, data = get_copy_data(1)
                 if size == 0:
+                    # What libpq has read at once is a few dozen messages: is there more by now?
+                    self._connection.pgconn.consume_input()
+                    size, data = get_copy_data(1)
+                if size == 0:
                     break
                 if size < 0:
                     self._failure = self._end_error()
                     break
                 taken.append(_message(data))
         except psycopg.Error as error:
-            self._ended = True
-            raise LegacyUnavailable(f"reading changes from {target(self._url)}: {error}") from error
+            self._ended = True  # told once what came before is taken
+            said = f"reading changes from {target(self._url)}: {error}"
+            self._failure = LegacyUnavailable(said)
         if self._failure is not None and not taken:
             raise self._failure
         return taken

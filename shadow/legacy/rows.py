@@ -14,7 +14,7 @@ import msgspec
 from engine.types import OrderType, Side, TimeInForce
 from shadow.errors import NotExact
 from shadow.legacy.convert import Scale, decimal_of
-from shadow.legacy.keys import Form, number_of
+from shadow.legacy.keys import Form, id_or_zero, number_of
 from shadow.legacy.makers import booked
 from shadow.legacy.mapping import (
     Amount,
@@ -269,7 +269,7 @@ def _word(row: Row[str, str | None], enumerated: Enumerated) -> str:
 
 def _id(row: Row[str, str | None], column: str, form: Form) -> int:
     value = _text(row, column)
-    number = number_of(value, form)
+    number = id_or_zero(value) if form == "integer" else number_of(value, form)
     if number == 0:
         what = "UUID" if form == "uuid" else "positive 64-bit integer"
         raise _Unusable(f"{column} = {_shown(value)} is no {what}")
@@ -285,12 +285,14 @@ def _time(row: Row[str, str | None], time: Time) -> int:
 
 
 def _decimal(row: Row[str, str | None], amount: Amount) -> str:
-    return decimal_of(_text(row, amount.column), amount)
+    text = _text(row, amount.column)
+    return decimal_of(text, amount) if amount.form == "integer" else text
 
 
 def _text(row: Row[str, str | None], column: str) -> str:
-    value = _present(row, column)
+    value = row.get(column)
     if value is None:
+        _present(row, column)
         raise _Unusable(f"{column} is NULL")
     return value
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Callable, Sequence
 from collections.abc import Mapping as Scales
-from collections.abc import Sequence
 
 import msgspec
 import psycopg
@@ -50,8 +50,10 @@ async def open_orders_at(
     *,
     timeout_s: float = SLOT_CREATE_S,
     adapter: Adapted = PLAIN,
+    hold: Callable[[], None] = lambda: None,
 ) -> Snapshot:
     """The open orders of these symbols, in the order of `read_open_orders`, and where they stand.
+    `hold` is called before the position is taken.
 
     Waits for the write transactions that are open now, at most `timeout_s`: then SlotNotCreated
     names them. Raises LegacyUnavailable, LegacyNotReady.
@@ -59,6 +61,7 @@ async def open_orders_at(
     doing = "reading open orders from"
     async with connected(url) as reader, connected(url, replication=True) as exporter:
         with translated(url, doing):
+            hold()
             lsn, name = await _export(exporter, url, timeout_s)
             async with reader.transaction():
                 await reader.execute(

@@ -17,6 +17,7 @@ from shadow.legacy.mapping import Time
 from shadow.limits import NUMERIC_CHARS_MAX
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH_UTC = datetime(1970, 1, 1)  # noqa: DTZ001 - of times that are known to be in UTC
 _MICROSECOND = timedelta(microseconds=1)
 _NUMBER = re.compile(r"(-?)([0-9]+)(?:\.([0-9]+))?", re.ASCII)
 _PLACES = {"epoch_s": 6, "epoch_ms": 3, "epoch_us": 0}  # digits from the unit to microseconds
@@ -46,8 +47,11 @@ def timestamp_us(text: str, zone: str = "UTC") -> int:
     1430438400000000
     """
     moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None and zone == "UTC":  # nearly every row's: division takes the longest
+        since = moment - _EPOCH_UTC
+        return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
     if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC) if zone == "UTC" else _in_zone(moment, zone)
+        moment = _in_zone(moment, zone)
     return (moment - _EPOCH) // _MICROSECOND
 
 

@@ -139,6 +139,7 @@ class Slot:
     def __init__(self) -> None:
         self.log: list[LegacyTransaction] = []
         self.confirmed = 0
+        self.given = 0  # up to here by any stream
         self.failures: deque[Exception] = deque()
         self.arrived = asyncio.Event()
         self.flows = asyncio.Event()
@@ -171,6 +172,7 @@ class Stream:
             for tx in new:
                 await self.slot.flows.wait()
                 self.after = tx.end_lsn
+                self.slot.given = max(self.slot.given, tx.end_lsn)
                 yield tx
             if not new:
                 self.slot.arrived.clear()
@@ -292,7 +294,8 @@ class World:
 
     # --- what the pipeline asks of the monolith's database
 
-    async def open_orders(self, symbols: Sequence[str]) -> Snapshot:
+    async def open_orders(self, symbols: Sequence[str], hold: Callable[[], None]) -> Snapshot:
+        hold()
         self.snapshots += 1
         rows = [row for symbol in symbols for row in self.monolith.open_orders(symbol)]
         unreadable = [row for row in self.unreadable if row.symbol in symbols]
