@@ -60,7 +60,7 @@ async def drive(one: Drive) -> None:
             raise StepFailed(f"{missing}, within {1000 * wait_s:.0f} ms")
         detail["workers"] = len(tools.workers.heard())
     async with one.step(FENCE, durable=True) as detail:
-        wait_s = FENCE_SHARE * _positive(one.remaining_s)
+        wait_s = FENCE_SHARE * _positive(one.remaining_s, FENCE)
         await tools.legacy.fence(flip.symbol, ENGINE, flip.epoch_to, flip.id, wait_s=wait_s)
         detail["epoch"] = flip.epoch_to
     async with one.step(CATCH_UP):
@@ -73,7 +73,7 @@ async def drive(one: Drive) -> None:
             )
         detail.update(found)
     async with one.step(COMMIT) as detail:
-        _positive(one.remaining_s)
+        _positive(one.remaining_s, COMMIT)
         one.flip = await tools.ledger.commit(flip, Stage.LIVE)
         detail["epoch"] = flip.epoch_to
     await complete(one)
@@ -137,11 +137,11 @@ async def compare(one: Drive) -> dict[str, int]:
 async def _caught_up(one: Drive) -> None:
     """Waits until the shadow has compared everything before the fence, while the budget lasts."""
     while await one.tools.ledger.marker_consumed(one.flip.symbol) < one.flip.id:
-        _positive(one.remaining_s)
+        _positive(one.remaining_s, CATCH_UP)
         await asyncio.sleep(MARKER_LOOK_S)
 
 
-def _positive(remaining_s: float) -> float:
+def _positive(remaining_s: float, step: str) -> float:
     if remaining_s <= 0:
-        raise StepFailed("the hold budget is used up")
+        raise StepFailed(f"the hold budget is used up in step {step}")
     return remaining_s
