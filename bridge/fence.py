@@ -36,6 +36,14 @@ from shadow.limits import SLOT_BUSY_S
 ADVISORY_KEY = 0x52535743 >> 1  # our half of PostgreSQL's two-integer advisory locks
 Owner = Literal["legacy", "engine"]
 
+# Triggers that would let a writer through, who may be one that calls himself a replica.
+_UNGUARDED = """
+    SELECT t.name, g.name FROM unnest(%s::text[]) AS t (name),
+        (VALUES ('railswitch_guard'), ('railswitch_guard_truncate')) AS g (name)
+    WHERE NOT EXISTS (
+        SELECT FROM pg_trigger WHERE tgrelid = to_regclass(t.name) AND tgname = g.name
+            AND tgenabled = 'A')
+    LIMIT 1"""
 _UNKNOWN = "it was committing, and may have or not: read the fence before going on"
 _ROLE_COMMENT = "made by railswitch legacy install"
 _CREATE_ROLE = """
@@ -146,14 +154,26 @@ async def read(url: str) -> dict[str, FenceRow]:
     }
 
 
+def _named(mapping: Mapping) -> list[str]:
+    return [table(one).as_string() for one in (mapping.orders.table, mapping.fills.table)]
+
+
 async def unguarded(url: str, mapping: Mapping, symbol: str) -> str:
     """Why the guard would not know every row of the instrument for what it is; "" when it does.
 
-    It knows the instruments of another table as they were when it was installed. `mapping` is
-    resolved. Raises BridgeError.
+    Its triggers may be gone or disabled, and it knows the instruments of another table as they were
+    when it was installed. `mapping` is resolved. Raises BridgeError.
     """
     tables = (("orders", mapping.orders.symbol), ("fills", mapping.fills.symbol))
     async with _connection(url) as connection:
+        with _translated(url, "reading the fence"):
+            cursor = await connection.execute(_UNGUARDED, [_named(mapping)])
+            bare = await cursor.fetchone()
+        if bare is not None:
+            return (
+                f"trigger {bare[1]} of {bare[0]} is not there, or not ENABLE ALWAYS: the monolith"
+                " could write while the engine answers; run `railswitch legacy install --execute`"
+            )
         for kind, column in tables:
             values = values_of(column, symbol)
             if not values:

@@ -84,19 +84,23 @@ def _order_ids(legacy: Legacy) -> Iterator[Finding]:
         return
     if not legacy.exists(orders.id_sequence):
         return  # told with the privileges
+    sequence, table = quoted(orders.id_sequence), quoted(orders.table)
+    if not legacy.value("SELECT has_sequence_privilege(%s, 'USAGE, SELECT')", sequence):
+        return  # told with the privileges; the server says of such a one that it was never used
     query = sql.SQL("SELECT max({}) FROM {}").format(
         sql.Identifier(orders.id.column), identifier(orders.table)
     )
     found = legacy.connection.execute(query).fetchone()
     highest = int(found[0]) if found and found[0] is not None else 0
-    last = legacy.value("SELECT pg_sequence_last_value(%s::regclass)", quoted(orders.id_sequence))
+    last = legacy.value("SELECT pg_sequence_last_value(%s::regclass)", sequence)
     yield AREA.judge(
         (last or 0) >= highest,
         "order ids",
         f"{orders.id_sequence} at {last or 'its start'}, the highest id is {highest}",
         "new orders, the monolith's and live ones, get ids that are taken: their inserts fail",
-        f"SELECT setval('{orders.id_sequence}', (SELECT max({orders.id.column}) FROM"
-        f" {orders.table}))",
+        # Never back: rows that are being written, or were deleted, have had higher ids.
+        f"SELECT setval('{sequence}', greatest((SELECT max({quoted(orders.id.column)}) FROM"
+        f" {table}), (SELECT last_value FROM {sequence})))",
     )
 
 

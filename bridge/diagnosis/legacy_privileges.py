@@ -109,7 +109,7 @@ def _wanted(legacy: Legacy) -> list[tuple[str, str, str]]:
         wanted += [("table", quoted(table.table), right) for right in rights]
         if table.symbol.table and legacy.exists(table.symbol.table):
             wanted.append(("table", quoted(table.symbol.table), "SELECT"))
-    wanted.append(("sequence", orders.id_sequence, "USAGE"))
+    wanted.append(("sequence", quoted(orders.id_sequence), "USAGE"))
     if fills in legacy.existing:
         sequence = legacy.value(
             "SELECT pg_get_serial_sequence(%s, %s)", quoted(fills.table), _id(legacy)

@@ -92,7 +92,8 @@ def _publication_filters(legacy: Legacy) -> Iterator[Finding]:
                     f"somebody else's, {what}",
                     "it needs more of the old row than the replica identity has: every UPDATE of"
                     " the table fails, the monolith's and write-back's",
-                    f"ask whose it is, then ALTER PUBLICATION {name} SET TABLE {table.table}; or"
+                    f"ask whose it is, then BEGIN; ALTER PUBLICATION {name} DROP TABLE"
+                    f" {table.table}; ALTER PUBLICATION {name} ADD TABLE {table.table}; COMMIT; or"
                     f" ALTER TABLE {table.table} REPLICA IDENTITY FULL, for more log",
                 )
             else:

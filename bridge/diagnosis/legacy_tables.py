@@ -271,7 +271,8 @@ def _spared(definition: str) -> str:
 
 
 def _fence(legacy: Legacy) -> Iterator[Finding]:
-    missing = _without(legacy, "railswitch_guard")
+    guards = ("railswitch_guard", "railswitch_guard_truncate")
+    missing = list(dict.fromkeys(one for guard in guards for one in _without(legacy, guard)))
     yield AREA.judge(
         not missing,
         "fence",
@@ -280,7 +281,7 @@ def _fence(legacy: Legacy) -> Iterator[Finding]:
         INSTALL,
     )
     if legacy.polls:
-        missing = _without(legacy, "0_railswitch_capture", states="A")
+        missing = _without(legacy, "0_railswitch_capture")
         yield AREA.judge(
             not missing,
             "changes to poll",
@@ -303,15 +304,12 @@ def _commit_times(legacy: Legacy) -> Finding:
     )
 
 
-def _without(legacy: Legacy, trigger: str, *, states: str = "AOR") -> list[str]:
-    """Tables that do not have it, or not as it must be; `states` as in pg_trigger.tgenabled."""
+def _without(legacy: Legacy, trigger: str) -> list[str]:
+    """Tables that do not have it, or not so that it fires for every writer."""
     having = {
         row[0]
         for row in legacy.rows(
-            "SELECT tgrelid::bigint FROM pg_trigger"
-            " WHERE tgname = %s AND position(tgenabled IN %s) > 0",
-            trigger,
-            states,
+            "SELECT tgrelid::bigint FROM pg_trigger WHERE tgname = %s AND tgenabled = 'A'", trigger
         )
     }
     return [

@@ -248,3 +248,22 @@ def test_a_role_without_our_grants_is_told_to_install(legacy: str) -> None:
         admin.execute("REVOKE ALL ON railswitch.fence FROM railswitch")
     with pytest.raises(FenceNotInstalled, match="permission denied"):
         give(legacy)
+
+
+@pytest.mark.parametrize("how", ["DISABLE", "ENABLE", "ENABLE REPLICA", "DROP"])
+@pytest.mark.parametrize("trigger", ["railswitch_guard", "railswitch_guard_truncate"])
+@pytest.mark.parametrize("name", ["orders", "trades"])
+def test_no_flip_while_a_trigger_of_the_fence_would_let_a_writer_through(
+    legacy_database: str, name: str, trigger: str, how: str
+) -> None:
+    install(legacy_database)
+    url = ours(legacy_database)
+    assert run(fence.unguarded(url, MAPPING, "BTC-USD")) == ""
+    statement = f"ALTER TABLE {name} {how} TRIGGER {trigger}"
+    if how == "DROP":
+        statement = f"DROP TRIGGER {trigger} ON {name}"
+    with psycopg.connect(legacy_database, autocommit=True) as admin:
+        admin.execute(statement.encode())
+    said = run(fence.unguarded(url, MAPPING, "BTC-USD"))
+    assert trigger in said
+    assert "railswitch legacy install --execute" in said

@@ -190,7 +190,8 @@ class LegacyOrders:
     async def new_ids(self, count: int) -> list[int]:
         """Nobody else gets these, whether they are used or not."""
         sequence = self.mapping.orders.id_sequence
-        query = _NEW_IDS.format(sql.Literal(sequence), sql.Literal(count))
+        named = database.table(sequence).as_string()
+        query = _NEW_IDS.format(sql.Literal(named), sql.Literal(count))
         return [int(one or 0) for (one,) in await self._ask(query)]
 
     async def close(self) -> None:
