@@ -32,8 +32,10 @@ from shadow.operation import Status
 
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  (the monolith's columns have no zone and mean UTC)
 
+# A cast to `character` would be one to char(1), and cut without an error.
 _COLUMNS = """
-    SELECT a.attname AS name, format_type(a.atttypid, NULL) AS type,
+    SELECT a.attname AS name, CASE a.atttypid WHEN 'bpchar'::regtype THEN 'bpchar'
+               ELSE format_type(a.atttypid, NULL) END AS type,
            information_schema._pg_numeric_scale(a.atttypid, a.atttypmod) AS scale,
            a.attnotnull AND NOT a.atthasdef AND a.attidentity = '' AND a.attgenerated = '' AS needed
     FROM pg_attribute AS a

@@ -27,8 +27,8 @@ def word_of(value: str | None, enumerated: Enumerated) -> str:
     if value is None:
         return enumerated.null
     word = enumerated.map.get(value)
-    if word is None:
-        word = enumerated.map.get(_BOOLEANS.get(value, ""))
+    if word is None and value in _BOOLEANS:
+        word = enumerated.map.get(_BOOLEANS[value])
     return enumerated.other if word is None else word
 
 

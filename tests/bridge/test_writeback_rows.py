@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import msgspec
+import psycopg
 import pytest
+from psycopg import sql
+from psycopg.rows import dict_row
 
+from bridge import writeback_forms as forms
+from bridge import writeback_sql
 from bridge.errors import WriteBackStopped
 from bridge.writeback_rows import (
     ChangedOrder,
@@ -248,3 +254,17 @@ def test_a_replaced_order_stops_write_back_before_anything_is_written() -> None:
     replaced = event(EventKind.REPLACED, 1, order_id=31, contra_id=30, leaves_lots=6)
     with pytest.raises(WriteBackStopped, match="order 30 was replaced by order 31"):
         net_effects([frame(replaced)])
+
+
+def test_a_column_of_fixed_width_is_written_whole(legacy_database: str) -> None:
+    async def main() -> list[tuple[str, str]]:
+        url = legacy_database
+        async with await psycopg.AsyncConnection.connect(url, row_factory=dict_row) as connection:
+            async with connection.cursor() as cursor:
+                await cursor.execute("CREATE TABLE fixed (state char(2))")
+                columns = await writeback_sql._columns(cursor, "fixed")
+                value = forms.cast(sql.Literal("wt"), columns["state"])
+                await cursor.execute(sql.SQL("SELECT {} AS written").format(value))
+                return [(row["written"], columns["state"].type) for row in await cursor.fetchall()]
+
+    assert asyncio.run(main()) == [("wt", "bpchar")]
